@@ -1,0 +1,261 @@
+//! A node without threads over the crash double: a workload makes the same calls in the same order each time. And what a disk holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use towline_base::vfs::CrashVfs;
+use towline_base::{Clock, ManualClock, Next, TimelineNumber};
+use towline_storage::checkpoint::PrimarySide;
+use towline_storage::{CheckpointSettings, CheckpointSource, Checkpointer};
+use towline_types::Datum;
+use towline_wal::{CheckedManagers, ImagePolicy, PermitIssuer, SegmentDir, WalTuning};
+
+use crate::catalog::Table;
+use crate::ddl::verify_table;
+use crate::engine::{Engine, EngineConfig, QuorumMode};
+use crate::heap::HeapScan;
+use crate::testing;
+use crate::{Step, Transaction, TxnOptions, Wait};
+
+/// Why something failed.
+pub(super) type Failure = String;
+
+pub(super) fn text(error: impl std::fmt::Display) -> Failure {
+    error.to_string()
+}
+
+/// What is known of a table: values by id, and how many indexes it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) rows: BTreeMap<i32, i32>,
+    pub(super) indexes: usize,
+}
+
+/// All tables of users, by name.
+pub(super) type State = BTreeMap<String, Contents>;
+
+/// A small engine: its pool is smaller than what the workloads touch, so pages are evicted at any time.
+fn config() -> EngineConfig {
+    EngineConfig {
+        shared_buffers: 192,
+        wal_buffers: 1 << 19,
+        max_connections: 4,
+        background_transactions: 4,
+        wal_tuning: WalTuning {
+            images: ImagePolicy {
+                checked: CheckedManagers::NONE,
+                ..testing::config().wal_tuning.images
+            },
+            ..WalTuning::default()
+        },
+        ..testing::config()
+    }
+}
+
+/// A long text that does not compress, so that a few rows fill a page and splits are frequent; no order in it.
+pub(super) fn long(id: i32, length: usize) -> String {
+    let mut state = u64::from(id as u32).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut step = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'0' + ((state >> 33) % 75) as u8)
+    };
+    (0..length).map(|_| step()).collect()
+}
+
+/// A primary alone, recovered and open.
+pub(super) struct Node {
+    pub(super) engine: Arc<Engine>,
+    checkpointer: Checkpointer,
+    clock: Arc<ManualClock>,
+    _permits: Arc<PermitIssuer>,
+}
+
+impl Node {
+    /// Starts on a disk, as after a crash.
+    pub(super) fn start(vfs: &CrashVfs) -> Result<Node, Failure> {
+        let clock = Arc::new(ManualClock::new(0));
+        let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+        let mut opened = Engine::open_primary(vfs.shared(), Arc::clone(&shared), config(), QuorumMode::Alone)
+            .map_err(text)?;
+        opened.wal.flush_here(opened.first_record_end);
+        opened.recover().map_err(text)?;
+        let engine = Arc::clone(&opened.engine);
+        let writer = engine.writer().map_err(text)?;
+        let segments = writer.wal.segments();
+        let segments = SegmentDir::new(
+            Arc::clone(segments.vfs()),
+            segments.dir().to_owned(),
+            segments.segment_size(),
+        );
+        let side = PrimarySide {
+            wal: Arc::clone(&writer.wal),
+            permit: writer.permit.clone(),
+            previous_timeline: opened
+                .history
+                .ancestors()
+                .last()
+                .map_or(TimelineNumber::FIRST, |entry| entry.timeline.number),
+            timeline_begin: opened.history.begin(),
+        };
+        let settings = CheckpointSettings {
+            min_wal_size: 3 << 20,
+            log: false,
+            ..CheckpointSettings::default()
+        };
+        let checkpointer = Checkpointer::new(
+            engine.storage_arc(),
+            CheckpointSource::Primary(side),
+            Arc::clone(&engine.participant) as _,
+            Some(segments),
+            shared,
+            settings,
+        );
+        Ok(Node {
+            engine,
+            checkpointer,
+            clock,
+            _permits: opened.permits,
+        })
+    }
+
+    /// Makes everything durable that is logged.
+    pub(super) fn flush(&self) -> Result<(), Failure> {
+        let wal = &self.engine.writer().map_err(text)?.wal;
+        let wanted = wal.insert_lsn();
+        if wal.flush_here(wanted) < wanted {
+            return Err("the log could not be flushed".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Runs a step to its end; what it waits for is brought about here, as there are no threads.
+    pub(super) fn drive<T>(
+        &self,
+        txn: &mut Transaction,
+        mut step: impl FnMut(&mut Transaction) -> crate::Result<Step<T>>,
+    ) -> Result<T, Failure> {
+        loop {
+            match step(txn).map_err(text)? {
+                Step::Done(value) => return Ok(value),
+                Step::Wait(wait) => self.await_now(wait)?,
+            }
+        }
+    }
+
+    pub(super) fn await_now(&self, wait: Wait) -> Result<(), Failure> {
+        self.flush()?;
+        let kind = wait.kind();
+        match wait.block(Duration::from_secs(2)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("a wait for {kind:?} does not end")),
+            Err(error) => Err(text(error)),
+        }
+    }
+
+    pub(super) fn begin(&self) -> Result<Transaction, Failure> {
+        self.engine.begin(TxnOptions::default()).map_err(text)
+    }
+
+    /// Runs a checkpoint to its end.
+    pub(super) fn checkpoint(&mut self) -> Result<(), Failure> {
+        let target = self.engine.insert_lsn().map_err(text)?;
+        let _wait = self.checkpointer.requests().request(target);
+        for _ in 0..10_000 {
+            if let Next::Stop = self.checkpointer.step(self.clock.now()) {
+                let why = self.engine.storage().stop_reason();
+                return Err(format!("the storage has stopped: {why:?}"));
+            }
+            if self.checkpointer.waits_for().is_some() {
+                self.flush()?;
+            }
+            if self.checkpointer.requests().finished().get() >= target {
+                return Ok(());
+            }
+            self.clock.advance(Duration::from_millis(1));
+        }
+        Err("the checkpoint does not end".to_owned())
+    }
+
+    pub(super) fn table(&self, name: &str) -> Result<Option<Arc<Table>>, Failure> {
+        let view = self.engine.catalog().shared(&self.engine).map_err(text)?;
+        let found = view
+            .tables()
+            .find(|table| is_users(table) && &*table.name == name);
+        Ok(found.cloned())
+    }
+
+    /// All that users have, each page of it read with its checksum, each index checked against its table.
+    pub(super) fn contents(&self) -> Result<State, Failure> {
+        let view = self.engine.catalog().shared(&self.engine).map_err(text)?;
+        let mut state = State::new();
+        let mut txn = self.begin()?;
+        for table in view.tables().filter(|table| is_users(table)) {
+            let rows = rows(&mut txn, table)?;
+            txn.begin_statement();
+            verify_table(&mut txn, table).map_err(|error| format!("table {}: {error}", table.name))?;
+            testing::check_map(&self.engine, table);
+            let contents = Contents {
+                rows,
+                indexes: table.indexes.len(),
+            };
+            state.insert(table.name.to_string(), contents);
+        }
+        Ok(state)
+    }
+}
+
+fn is_users(table: &Table) -> bool {
+    &*table.schema_name == "public"
+}
+
+/// The rows that the transaction sees, each once and whole.
+fn rows(txn: &mut Transaction, table: &Table) -> Result<BTreeMap<i32, i32>, Failure> {
+    let snapshot = txn.begin_statement();
+    let mut scan = HeapScan::new(txn, table.node).map_err(text)?;
+    let (mut found, mut values) = (BTreeMap::new(), Vec::new());
+    while scan.next_page(txn, &snapshot).map_err(text)? {
+        for (tid, tuple) in scan.rows() {
+            values.clear();
+            table
+                .layout
+                .deform(tuple.data(), tuple.bitmap(), tuple.natts(), &mut values)
+                .map_err(text)?;
+            let (id, value) = match (&values[0], &values[1]) {
+                (Datum::Int4(id), Datum::Int4(value)) => (*id, *value),
+                other => return Err(format!("{tid} of {} holds {other:?}", table.name)),
+            };
+            let whole = matches!(&values[2], Datum::Text(text) if **text == *long(id, text.len()));
+            if !whole {
+                return Err(format!("the text of row {id} of {} is not its own", table.name));
+            }
+            if found.insert(id, value).is_some() {
+                return Err(format!("row {id} of {} is there twice", table.name));
+            }
+        }
+    }
+    txn.end_statement();
+    Ok(found)
+}
+
+/// Where the transaction sees the row with this id.
+pub(super) fn find(
+    txn: &mut Transaction,
+    table: &Table,
+    id: i32,
+) -> Result<Option<towline_base::Tid>, Failure> {
+    let snapshot = txn.begin_statement();
+    let mut scan = HeapScan::new(txn, table.node).map_err(text)?;
+    while scan.next_page(txn, &snapshot).map_err(text)? {
+        let of_row = |tuple: crate::heap::TupleRef<'_>| {
+            let attribute = table.layout.attr(tuple.data(), tuple.bitmap(), tuple.natts(), 0);
+            matches!(attribute, Ok(Some(bytes)) if bytes[..] == id.to_le_bytes())
+        };
+        if let Some((tid, _)) = scan.rows().find(|(_, tuple)| of_row(*tuple)) {
+            return Ok(Some(tid));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,91 @@
+//! Open files, bounded: at most so many handles are kept, the least recently used go first.
+
+use super::FileKey;
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use towline_base::{OpenMode, Vfs, VfsFile};
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+struct Entry {
+    file: Arc<dyn VfsFile>,
+    last_use: AtomicU64,
+}
+
+pub(super) struct HandleCache {
+    open: RwLock<HashMap<FileKey, Entry>>,
+    clock: AtomicU64,
+    limit: usize,
+}
+
+impl HandleCache {
+    pub(super) fn new(limit: usize) -> HandleCache {
+        HandleCache {
+            open: RwLock::new(HashMap::new()),
+            clock: AtomicU64::new(0),
+            limit: limit.max(8),
+        }
+    }
+
+    /// The open file; opens it when it is not.
+    pub(super) fn get(
+        &self,
+        vfs: &dyn Vfs,
+        root: &Path,
+        key: &FileKey,
+        mode: OpenMode,
+    ) -> io::Result<Arc<dyn VfsFile>> {
+        if mode == OpenMode::ReadWrite
+            && let Some(entry) = self.open.read().get(key)
+        {
+            entry
+                .last_use
+                .store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+            return Ok(Arc::clone(&entry.file));
+        }
+        let file = vfs.open(&root.join(key.path()), mode)?;
+        let mut open = self.open.write();
+        let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        if open.len() >= self.limit && !open.contains_key(key) {
+            self.shrink(&mut open);
+        }
+        if mode == OpenMode::ReadWrite
+            && let Some(entry) = open.get(key)
+        {
+            return Ok(Arc::clone(&entry.file));
+        }
+        open.insert(
+            *key,
+            Entry {
+                file: Arc::clone(&file),
+                last_use: AtomicU64::new(now),
+            },
+        );
+        Ok(file)
+    }
+
+    /// Closes the older half, so that the cost of finding them is spread.
+    fn shrink(&self, open: &mut HashMap<FileKey, Entry>) {
+        let mut uses: Vec<u64> = open
+            .values()
+            .map(|entry| entry.last_use.load(Ordering::Relaxed))
+            .collect();
+        let middle = uses.len() / 2;
+        let (_, median, _) = uses.select_nth_unstable(middle);
+        let median = *median;
+        open.retain(|_, entry| entry.last_use.load(Ordering::Relaxed) > median);
+    }
+
+    /// Forgets a file that is removed.
+    pub(super) fn forget(&self, key: &FileKey) {
+        self.open.write().remove(key);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.open.read().len()
+    }
+}

@@ -1,0 +1,303 @@
+//! `towline up`: one command starts a cluster, goes on with the same data, and refuses with one clear sentence.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+use towline_integration_tests::client::Sql;
+use towline_integration_tests::node::PATIENCE;
+use towline_integration_tests::ports::free_block;
+use towline_integration_tests::tools::towline;
+use towline_integration_tests::wait::{wait_for, wait_until};
+
+use crate::Case;
+
+pub(crate) const CASES: fn() -> Vec<Case> = || {
+    vec![
+        Case::new(
+            "up_starts_three_nodes_stops_on_interrupt_and_goes_on_with_its_data",
+            &[],
+            up_and_again,
+        ),
+        Case::new("up_restarts_a_child_that_died", &[], child_restarts),
+        Case::new("up_refuses_a_taken_port", &[], taken_port),
+        Case::new(
+            "up_refuses_a_foreign_directory_and_touches_nothing",
+            &[],
+            foreign_directory,
+        ),
+        Case::new("up_refuses_a_directory_in_use", &[], directory_in_use),
+        Case::new("up_refuses_a_damaged_directory", &[], damaged_directory),
+        Case::new(
+            "up_refuses_what_it_cannot_do_in_one_sentence",
+            &[],
+            wrong_arguments,
+        ),
+    ]
+};
+
+struct Up {
+    child: Child,
+    output: Arc<Mutex<String>>,
+}
+
+impl Up {
+    fn start(dir: &Path, port: u16, more: &[&str]) -> Up {
+        let mut child = Command::new(towline())
+            .arg("up")
+            .arg("--data-dir")
+            .arg(dir)
+            .args(["--sql-port", &port.to_string()])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = Arc::new(Mutex::new(String::new()));
+        gather(child.stdout.take().unwrap(), &output);
+        gather(child.stderr.take().unwrap(), &output);
+        Up { child, output }
+    }
+
+    fn wait_ready(&mut self, ports: &[u16]) {
+        for port in ports {
+            wait_until(&format!("port {port} to answer SQL"), PATIENCE, || {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    panic!("up ended with {status}: {}", self.output.lock().unwrap());
+                }
+                Sql::connect(*port).is_ok_and(|sql| sql.value("select 1").is_ok())
+            });
+        }
+    }
+
+    fn interrupt(mut self) -> Option<i32> {
+        let pid = Pid::from_raw(self.child.id() as i32).unwrap();
+        kill_process(pid, Signal::INT).unwrap();
+        wait_for("up to stop", PATIENCE, || self.child.try_wait().unwrap()).code()
+    }
+}
+
+/// Appends what a stream says, line by line, on a thread of its own.
+fn gather(stream: impl Read + Send + 'static, output: &Arc<Mutex<String>>) {
+    let sink = Arc::clone(output);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut text = sink.lock().unwrap();
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `up` where it must refuse, and returns what it said.
+fn refused(dir: &Path, port: u16, more: &[&str]) -> String {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(towline())
+        .arg("up")
+        .arg("--data-dir")
+        .arg(dir)
+        .args(["--sql-port", &port.to_string()])
+        .args(more)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&stdout),
+        String::from_utf8_lossy(&stderr)
+    );
+    assert!(!status.success(), "it did not refuse: {said}");
+    said
+}
+
+fn up_and_again() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("data");
+    let port = free_block();
+    let ports = [port, port + 1, port + 2];
+    let mut up = Up::start(&dir, port, &[]);
+    up.wait_ready(&ports);
+    wait_until("the table of nodes", PATIENCE, || {
+        let text = up.output.lock().unwrap();
+        ["primary", "standby", "psql"]
+            .iter()
+            .all(|word| text.contains(word))
+    });
+    let sql = Sql::connect(port).unwrap();
+    sql.query("create table kept (id int primary key)").unwrap();
+    sql.query("insert into kept values (1), (2)").unwrap();
+    assert_eq!(up.interrupt(), Some(0));
+    assert!(Sql::connect(port).is_err(), "a node outlived up");
+
+    let mut up = Up::start(&dir, port, &[]);
+    up.wait_ready(&ports);
+    let sql = Sql::connect(port).unwrap();
+    assert_eq!(sql.value("select count(*) from kept").unwrap(), "2");
+    sql.query("insert into kept values (3)").unwrap();
+    assert_eq!(up.interrupt(), Some(0));
+
+    let mut up = Up::start(&dir, port, &["--fresh", "--nodes", "1"]);
+    up.wait_ready(&ports[..1]);
+    let gone = Sql::connect(port)
+        .unwrap()
+        .query("select * from kept")
+        .unwrap_err();
+    assert_eq!(gone.sqlstate.as_deref(), Some("42P01"));
+    assert_eq!(up.interrupt(), Some(0));
+}
+
+fn child_restarts() {
+    let base = tempfile::tempdir().unwrap();
+    let port = free_block();
+    let mut up = Up::start(&base.path().join("data"), port, &["--nodes", "1"]);
+    up.wait_ready(&[port]);
+    Sql::connect(port)
+        .unwrap()
+        .query("create table t (id int)")
+        .unwrap();
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", up.child.id())).unwrap();
+    let child: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    wait_until("the old process to be gone", PATIENCE, || {
+        let now = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", up.child.id())).unwrap();
+        !now.split_whitespace().any(|c| c.parse() == Ok(child))
+    });
+    up.wait_ready(&[port]);
+    assert_eq!(
+        Sql::connect(port)
+            .unwrap()
+            .value("select count(*) from t")
+            .unwrap(),
+        "0"
+    );
+    assert_eq!(up.interrupt(), Some(0));
+}
+
+fn taken_port() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("data");
+    let port = free_block();
+    let _taken = TcpListener::bind(("127.0.0.1", port + 1)).unwrap();
+    let said = refused(&dir, port, &[]);
+    assert!(said.contains(&(port + 1).to_string()), "{said}");
+    assert!(!dir.exists(), "it made a directory before it looked at the ports");
+    let grpc = port + 2000;
+    let _grpc_taken = TcpListener::bind(("127.0.0.1", grpc)).unwrap();
+    let said = refused(&dir, port, &["--nodes", "1"]);
+    assert!(
+        said.contains(&grpc.to_string()) && said.contains("gRPC"),
+        "{said}"
+    );
+    assert!(!dir.exists(), "it made a directory before it looked at the ports");
+}
+
+fn wrong_arguments() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("data");
+    let port = free_block();
+    for (more, named) in [
+        (&["--nodes", "0"][..], "--nodes"),
+        (&["--nodes", "17"], "--nodes"),
+        (&["--set", "shared_bufers=64MB"], "shared_bufers"),
+        (&["--set", "shared_buffers=plenty"], "shared_buffers"),
+        (&["--set", "port"], "name=value"),
+        (&["--sync", "ANY 1 ("], "synchronous_standby_names"),
+        (&["--sync", "ANY 0 (*)"], "synchronous_standby_names"),
+        (&["--sql-port", "64000"], "--sql-port"),
+    ] {
+        let said = if named == "--sql-port" {
+            refused(&dir, 64_000, &[])
+        } else {
+            refused(&dir, port, more)
+        };
+        assert!(said.contains(named), "{more:?}: {said}");
+        let first = said.lines().next().unwrap();
+        assert!(
+            first.starts_with("towline: ") || first.starts_with("error: "),
+            "{said}"
+        );
+        assert!(!dir.exists(), "{more:?} made a directory");
+    }
+    // Neither below a file nor where nothing can be made.
+    let file = base.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    for place in [file.join("data"), Path::new("/proc/towline-data").to_path_buf()] {
+        let said = refused(&place, port, &[]);
+        assert!(said.contains(place.to_str().unwrap()), "{said}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}
+
+fn foreign_directory() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("data");
+    std::fs::create_dir_all(dir.join("node1")).unwrap();
+    for name in ["notes.txt", "node1/notes.txt"] {
+        std::fs::write(dir.join(name), "mine").unwrap();
+    }
+    for more in [&[][..], &["--fresh"][..]] {
+        let said = refused(&dir, free_block(), more);
+        assert!(said.contains(dir.to_str().unwrap()), "{said}");
+        assert_eq!(
+            std::fs::read_to_string(dir.join("node1/notes.txt")).unwrap(),
+            "mine"
+        );
+        assert_eq!(std::fs::read_to_string(dir.join("notes.txt")).unwrap(), "mine");
+    }
+}
+
+fn directory_in_use() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("data");
+    let port = free_block();
+    let mut up = Up::start(&dir, port, &["--nodes", "1"]);
+    up.wait_ready(&[port]);
+    let said = refused(&dir, free_block(), &["--nodes", "1"]);
+    assert!(said.contains("in use") || said.contains("already"), "{said}");
+    assert_eq!(Sql::connect(port).unwrap().value("select 1").unwrap(), "1");
+    assert_eq!(up.interrupt(), Some(0));
+}
+
+/// Every file named like the control file below a folder.
+fn control_files(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            control_files(&path, found);
+        } else if path.file_name().unwrap().to_string_lossy().contains("control") {
+            found.push(path);
+        }
+    }
+}
+
+fn damaged_directory() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("data");
+    let port = free_block();
+    let mut up = Up::start(&dir, port, &["--nodes", "1"]);
+    up.wait_ready(&[port]);
+    assert_eq!(up.interrupt(), Some(0));
+    let mut files = Vec::new();
+    control_files(&dir, &mut files);
+    assert!(!files.is_empty());
+    for file in &files {
+        let len = std::fs::metadata(file).unwrap().len() as usize;
+        std::fs::write(file, vec![0xA5; len]).unwrap();
+    }
+    let said = refused(&dir, port, &["--nodes", "1"]);
+    assert!(said.contains("control"), "{said}");
+}

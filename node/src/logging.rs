@@ -1,0 +1,59 @@
+//! Where a node's words go: all of them into `<data directory>/log/towline.log`, and to standard error for a human.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+use std::sync::Mutex;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// A log file that has grown above this is set aside (one generation) at the next start.
+const KEEP_BYTES: u64 = 64 * 1024 * 1024;
+
+fn filter() -> EnvFilter {
+    EnvFilter::try_from_env("TOWLINE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,h2=warn,tonic=warn,hyper=warn"))
+}
+
+/// Starts logging for a node. Without a directory (tools) only standard error is used.
+pub(crate) fn start(data_dir: Option<&Path>) -> io::Result<()> {
+    let file = data_dir.map(open_log).transpose()?;
+    let stderr = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .compact();
+    let file = file.map(|file| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(Mutex::new(file))
+            .with_ansi(false)
+            .with_thread_names(true)
+    });
+    let _ = tracing_subscriber::registry()
+        .with(filter())
+        .with(stderr)
+        .with(file)
+        .try_init();
+    Ok(())
+}
+
+fn open_log(data_dir: &Path) -> io::Result<File> {
+    let dir = data_dir.join("log");
+    std::fs::create_dir_all(&dir)?;
+    let path = dir.join("towline.log");
+    if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > KEEP_BYTES) {
+        std::fs::rename(&path, dir.join("towline.log.1"))?;
+    }
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Says why the node ends.
+pub(crate) fn ending(ended: crate::serve::Ended) {
+    match ended {
+        crate::serve::Ended::Asked => tracing::info!("all sessions have ended; shutting down"),
+        crate::serve::Ended::AtOnce => tracing::warn!("stopping at once, as after a crash"),
+        crate::serve::Ended::Failed => tracing::error!("the engine has failed; the node stops"),
+    }
+}

@@ -1,0 +1,317 @@
+//! The gRPC service of a primary.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use towline_base::settings::keys;
+use towline_base::{Lsn, NodeId, TimelineId, TimelineNumber};
+use towline_proto::replication as pb;
+use towline_proto::replication::replication_server::Replication;
+use towline_proto::replication::{PrimaryMessage, StandbyMessage, primary_message, standby_message};
+use towline_proto::{PROTOCOL_VERSION, reclone, required};
+use towline_wal::TimelineHistory;
+
+use crate::backup;
+use crate::handshake::{self, TheirLog};
+use crate::role::Core;
+use crate::slots::{SlotError, SlotGuard, slot_name_of};
+use crate::walsender::{IN_FLIGHT, Sender, SenderState, receive_acks};
+
+/// How long a new stream has to introduce itself.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// How long a new stream waits for an older one of the same node to leave the slot.
+const SLOT_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest history that is read from a standby.
+const MAX_HISTORY: usize = 1024 * 1024;
+
+/// The service; clones share the role.
+#[derive(Clone, Debug)]
+pub struct ReplicationService {
+    pub(crate) core: Arc<Core>,
+}
+
+impl From<SlotError> for Status {
+    fn from(error: SlotError) -> Status {
+        let text = error.to_string();
+        match error {
+            SlotError::BadName(_) => Status::invalid_argument(text),
+            SlotError::TooMany => Status::resource_exhausted(text),
+            SlotError::NotFound(_) => Status::not_found(text),
+            SlotError::InUse(_) => Status::already_exists(text),
+            SlotError::Lost(_) => reclone(Status::out_of_range(text)),
+            SlotError::Io(_) => Status::internal(text),
+        }
+    }
+}
+
+impl ReplicationService {
+    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        self.core.secret.check(request)?;
+        if self.core.stopping() {
+            return Err(Status::unavailable("the primary is shutting down"));
+        }
+        Ok(())
+    }
+
+    fn same_cluster(&self, system: u64) -> Result<(), Status> {
+        if system == self.core.system.0 {
+            return Ok(());
+        }
+        let text = format!(
+            "the standby belongs to another cluster (system id {system}, not {})",
+            self.core.system
+        );
+        Err(Status::permission_denied(text))
+    }
+
+    fn check_handshake(&self, hello: &pb::Handshake) -> Result<(NodeId, handshake::Start), Status> {
+        if hello.protocol_version != PROTOCOL_VERSION {
+            let version = hello.protocol_version;
+            let text = format!("replication protocol {version} is not spoken here, only {PROTOCOL_VERSION}");
+            return Err(Status::unimplemented(text));
+        }
+        self.same_cluster(hello.system_id)?;
+        let node: NodeId = required(hello.node.clone(), "handshake without node")?;
+        let timeline: TimelineId = required(hello.timeline.clone(), "handshake without timeline")?;
+        let history = parse_history(timeline, &hello.history)?;
+        let promise: TimelineId = required(hello.promise.clone(), "handshake without promise")?;
+        self.core.note_promise(&node, promise.number);
+        let theirs = TheirLog {
+            history: &history,
+            position: Lsn(hello.position),
+            kept: Lsn(hello.kept),
+            promise,
+        };
+        let end = self.core.wal.complete_lsn();
+        let start = handshake::start(&self.core.history, end, theirs).map_err(|refusal| {
+            self.core.say_refused(&node, &refusal);
+            Status::failed_precondition(refusal.to_string())
+        })?;
+        Ok((node, start))
+    }
+
+    /// The slot of a stream. An older stream of the same node, whose end was not noticed yet, is ended for it.
+    async fn take_slot(
+        &self,
+        name: &str,
+        node: &NodeId,
+        start: Lsn,
+        pid: i32,
+    ) -> Result<Option<Arc<SlotGuard>>, Status> {
+        let name = if name.is_empty() {
+            slot_name_of(&node.name)
+        } else {
+            name.to_owned()
+        };
+        self.core.end_streams_of(node);
+        let slots = &self.core.slots;
+        slots.ensure(&name, node, start)?;
+        let deadline = tokio::time::Instant::now() + SLOT_PATIENCE;
+        loop {
+            match slots.acquire(&name, pid) {
+                Ok(guard) => return Ok(Some(Arc::new(guard))),
+                Err(SlotError::InUse(_)) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// A history as its file has it, of the timeline that the node says it is on.
+fn parse_history(timeline: TimelineId, text: &[u8]) -> Result<TimelineHistory, Status> {
+    if text.len() > MAX_HISTORY {
+        return Err(Status::invalid_argument("the timeline history is too long"));
+    }
+    let text = std::str::from_utf8(text).map_err(|_| Status::invalid_argument("history is not UTF-8"))?;
+    let history = TimelineHistory::parse(timeline.number, text)
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    if history.current() != timeline {
+        return Err(Status::invalid_argument(
+            "the history is not that of the timeline",
+        ));
+    }
+    Ok(history)
+}
+
+#[tonic::async_trait]
+impl Replication for ReplicationService {
+    type StartReplicationStream = ReceiverStream<Result<PrimaryMessage, Status>>;
+    type BaseBackupStream = ReceiverStream<Result<pb::BackupMessage, Status>>;
+
+    async fn identify(
+        &self,
+        request: Request<pb::IdentifyRequest>,
+    ) -> Result<Response<pb::IdentifyResponse>, Status> {
+        self.core.secret.check(&request)?;
+        Ok(Response::new(pb::IdentifyResponse {
+            system_id: self.core.system.0,
+            node: Some((&self.core.node).into()),
+            timeline: Some(self.core.history.current().into()),
+            flush: self.core.wal.positions().flush.get().0,
+            quorum: self.core.sync_rep.quorum().get().0,
+            segment_size: self.core.wal.segments().segment_size().bytes(),
+            role: "primary".to_owned(),
+            format_version: 150_000,
+        }))
+    }
+
+    async fn start_replication(
+        &self,
+        request: Request<Streaming<StandbyMessage>>,
+    ) -> Result<Response<Self::StartReplicationStream>, Status> {
+        self.admit(&request)?;
+        let address = request
+            .remote_addr()
+            .map_or_else(String::new, |address| address.ip().to_string());
+        let mut inbound = request.into_inner();
+        let first = tokio::time::timeout(HANDSHAKE_TIME, inbound.message());
+        let first = first
+            .await
+            .map_err(|_| Status::deadline_exceeded("no handshake came"))??;
+        let Some(StandbyMessage {
+            message: Some(standby_message::Message::Handshake(hello)),
+        }) = first
+        else {
+            return Err(Status::invalid_argument("the first message must be a handshake"));
+        };
+        let (node, start) = self.check_handshake(&hello)?;
+        let pid = self.core.next_pid();
+        let slot = self.take_slot(&hello.slot, &node, start.lsn, pid).await?;
+        let permit = self.core.admit_sender()?;
+        let member = self.core.sync_rep.join(node.clone());
+        let (out, stream) = mpsc::channel(IN_FLIGHT);
+        let cancel = self.core.cancel.child_token();
+        let state = Arc::new(SenderState::new(
+            pid,
+            node,
+            address,
+            &*self.core.clock,
+            Some(member),
+            cancel.clone(),
+        ));
+        self.core.add_sender(Arc::clone(&state));
+        tracing::info!(standby = %state.node, start = %start.lsn, timeline = %start.timeline, "standby connects");
+        let reply = pb::HandshakeReply {
+            history: self.core.history.to_text().into(),
+            timeline: Some(self.core.history.current().into()),
+            start: start.lsn.0,
+            start_timeline: Some(start.timeline.into()),
+            node: Some((&self.core.node).into()),
+            sync_set_version: self.core.sync_rep.version(),
+            segment_size: self.core.wal.segments().segment_size().bytes(),
+        };
+        let reply = PrimaryMessage {
+            message: Some(primary_message::Message::Handshake(reply)),
+        };
+        out.try_send(Ok(reply))
+            .map_err(|_| Status::internal("the stream ended at once"))?;
+        let acks = receive_acks(Arc::clone(&self.core), Arc::clone(&state), slot.clone(), inbound);
+        let sender = Sender {
+            core: Arc::clone(&self.core),
+            state: Arc::clone(&state),
+            out,
+            start: start.lsn,
+            slot,
+        };
+        let core = Arc::clone(&self.core);
+        self.core.tasks.spawn(async move {
+            let acks = tokio::spawn(acks);
+            sender.run().await;
+            cancel.cancel();
+            let _ = acks.await;
+            core.remove_sender(&state);
+            core.sync_rep.leave(member);
+            core.feedback_changed();
+            drop(permit);
+            tracing::info!(standby = %state.node, sent = %state.sent(), "standby disconnected");
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn base_backup(
+        &self,
+        request: Request<pb::BaseBackupRequest>,
+    ) -> Result<Response<Self::BaseBackupStream>, Status> {
+        self.admit(&request)?;
+        let address = request
+            .remote_addr()
+            .map_or_else(String::new, |address| address.ip().to_string());
+        let request = request.into_inner();
+        let node: NodeId = required(request.node, "backup request without node")?;
+        let pid = self.core.next_pid();
+        let slot = if request.slot.is_empty() {
+            slot_name_of(&node.name)
+        } else {
+            request.slot
+        };
+        self.core.end_streams_of(&node);
+        let permit = self.core.admit_sender()?;
+        let cancel = self.core.cancel.child_token();
+        let clock = &*self.core.clock;
+        let state = Arc::new(SenderState::new(pid, node, address, clock, None, cancel));
+        let (out, stream) = mpsc::channel(IN_FLIGHT);
+        let core = Arc::clone(&self.core);
+        self.core.add_sender(Arc::clone(&state));
+        self.core.tasks.spawn_blocking(move || {
+            backup::run(&core, &state, &slot, &out);
+            core.remove_sender(&state);
+            drop(permit);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn timeline_history(
+        &self,
+        request: Request<pb::TimelineHistoryRequest>,
+    ) -> Result<Response<pb::TimelineHistoryResponse>, Status> {
+        self.admit(&request)?;
+        let number = TimelineNumber(request.into_inner().number);
+        let segments = Arc::clone(self.core.wal.segments());
+        let read = move || TimelineHistory::read(segments.vfs().as_ref(), segments.dir(), number);
+        let history = tokio::task::spawn_blocking(read).await;
+        match history.map_err(|error| Status::internal(error.to_string()))? {
+            Ok(Some(history)) => Ok(Response::new(pb::TimelineHistoryResponse {
+                history: history.to_text().into(),
+            })),
+            Ok(None) => Err(Status::not_found(format!(
+                "timeline {number} has no history file"
+            ))),
+            Err(error) => Err(Status::internal(error.to_string())),
+        }
+    }
+
+    async fn create_slot(
+        &self,
+        request: Request<pb::CreateSlotRequest>,
+    ) -> Result<Response<pb::CreateSlotResponse>, Status> {
+        self.admit(&request)?;
+        let name = request.into_inner().name;
+        let restart = self.core.wal.positions().flush.get();
+        let restart = self.core.slots.ensure(&name, &self.core.node, restart)?;
+        Ok(Response::new(pb::CreateSlotResponse { restart: restart.0 }))
+    }
+
+    async fn drop_slot(
+        &self,
+        request: Request<pb::DropSlotRequest>,
+    ) -> Result<Response<pb::DropSlotResponse>, Status> {
+        self.admit(&request)?;
+        self.core.slots.drop_slot(&request.into_inner().name)?;
+        Ok(Response::new(pb::DropSlotResponse {}))
+    }
+}
+
+impl Core {
+    /// A place among `max_wal_senders`.
+    fn admit_sender(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Status> {
+        let limit = self.settings.get(keys::max_wal_senders);
+        Arc::clone(&self.sender_places).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("max_wal_senders ({limit}) standbys are connected"))
+        })
+    }
+}

@@ -1,0 +1,374 @@
+//! Tests of the slots: their files, who may use them, and what they keep.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use towline_base::failpoint::{self, Action, FailpointGuard};
+use towline_base::vfs::{CrashVfs, Unsynced};
+
+use super::*;
+
+const MB: u64 = 1 << 20;
+
+fn node(name: &str, incarnation: u8) -> NodeId {
+    NodeId {
+        name: name.to_owned(),
+        incarnation: Incarnation([incarnation; 16]),
+    }
+}
+
+fn open(vfs: &CrashVfs) -> Arc<Slots> {
+    Slots::open(vfs.shared(), Path::new("/slots")).unwrap()
+}
+
+fn bounds(insert: u64) -> Bounds {
+    Bounds {
+        insert: Lsn(insert * MB),
+        max_wal: 10 * MB,
+        max_keep: Some(40 * MB),
+    }
+}
+
+#[test]
+fn slots_survive_a_restart_with_what_was_saved() {
+    let vfs = CrashVfs::new();
+    vfs.create_dir_all(Path::new("/slots")).unwrap();
+    vfs.sync_dir(Path::new("/")).unwrap();
+    let slots = open(&vfs);
+    slots.ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+    slots.ensure("s2", &node("s2", 1), Lsn(300)).unwrap();
+    let guard = slots.acquire("s1", 7).unwrap();
+    guard.confirm(Lsn(200));
+    assert_eq!(
+        slots.oldest_saved(),
+        Some(Lsn(100)),
+        "only what is in the file counts"
+    );
+    slots.save().unwrap();
+    guard.confirm(Lsn(250));
+    assert_eq!(slots.oldest_saved(), Some(Lsn(200)));
+    let again = open(&vfs.after_crash(Unsynced::Lost, 0));
+    assert_eq!(again.oldest_needed(), Some(Lsn(200)));
+    assert_eq!(again.ensure("s1", &node("s1", 1), Lsn(900)).unwrap(), Lsn(200));
+    assert_eq!(again.rows(&bounds(1)).len(), 2);
+}
+
+#[test]
+fn a_slot_moves_back_for_a_standby_that_lost_its_tail() {
+    let vfs = CrashVfs::new();
+    let slots = open(&vfs);
+    slots.ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+    slots.acquire("s1", 1).unwrap().confirm(Lsn(500));
+    slots.save().unwrap();
+    assert_eq!(slots.ensure("s1", &node("s1", 1), Lsn(900)).unwrap(), Lsn(500));
+    assert_eq!(slots.ensure("s1", &node("s1", 1), Lsn(300)).unwrap(), Lsn(300));
+    assert_eq!(open(&vfs).oldest_saved(), Some(Lsn(300)));
+}
+
+#[test]
+fn a_slot_has_one_user_at_a_time() {
+    let vfs = CrashVfs::new();
+    let slots = open(&vfs);
+    assert_eq!(
+        slots.acquire("s1", 1).unwrap_err(),
+        SlotError::NotFound("s1".into())
+    );
+    slots.ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+    let guard = slots.acquire("s1", 1).unwrap();
+    assert_eq!(slots.acquire("s1", 2).unwrap_err(), SlotError::InUse("s1".into()));
+    assert_eq!(slots.drop_slot("s1"), Err(SlotError::InUse("s1".into())));
+    drop(guard);
+    drop(slots.acquire("s1", 2).unwrap());
+    slots.drop_slot("s1").unwrap();
+    assert_eq!(slots.oldest_needed(), None);
+    assert!(open(&vfs).rows(&bounds(1)).is_empty());
+}
+
+#[test]
+fn a_lost_slot_is_refused_until_it_is_made_anew() {
+    let vfs = CrashVfs::new();
+    let slots = open(&vfs);
+    slots.ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+    slots.ensure("s2", &node("s2", 1), Lsn(500)).unwrap();
+    let guard = slots.acquire("s1", 1).unwrap();
+    assert_eq!(slots.invalidate_below(Lsn(300)).unwrap(), ["s1"]);
+    assert!(guard.is_lost());
+    drop(guard);
+    let slots = open(&vfs);
+    assert_eq!(slots.oldest_needed(), Some(Lsn(500)));
+    assert_eq!(slots.acquire("s1", 1).unwrap_err(), SlotError::Lost("s1".into()));
+    assert_eq!(slots.rows(&bounds(1))[0].wal_status, "lost");
+    assert_eq!(slots.ensure("s1", &node("s1", 2), Lsn(600)).unwrap(), Lsn(600));
+    slots.acquire("s1", 1).unwrap();
+}
+
+#[test]
+fn a_new_incarnation_of_a_node_begins_a_new_slot() {
+    let slots = open(&CrashVfs::new());
+    slots.ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+    assert_eq!(slots.ensure("s1", &node("s1", 2), Lsn(600)).unwrap(), Lsn(600));
+    let _guard = slots.acquire("s1", 1).unwrap();
+    assert!(slots.ensure("s1", &node("s1", 3), Lsn(700)).is_err());
+    slots.rewind("s1", Lsn(50)).unwrap();
+    assert_eq!(slots.oldest_needed(), Some(Lsn(50)));
+}
+
+#[test]
+fn names_and_numbers_of_slots_are_bounded() {
+    let slots = open(&CrashVfs::new());
+    for name in ["", "S1", "a/b", "..", "a b", &"x".repeat(64)] {
+        assert!(
+            matches!(
+                slots.ensure(name, &node("n", 1), Lsn(1)),
+                Err(SlotError::BadName(_))
+            ),
+            "{name}"
+        );
+    }
+    for index in 0..MAX_SLOTS {
+        slots.ensure(&format!("s{index}"), &node("n", 1), Lsn(1)).unwrap();
+    }
+    assert_eq!(
+        slots.ensure("one_more", &node("n", 1), Lsn(1)),
+        Err(SlotError::TooMany)
+    );
+    assert_eq!(slot_name_of("Node-1.example"), "node_1_example");
+}
+
+#[test]
+fn the_status_follows_the_distance() {
+    for (restart, lost, wanted) in [
+        (95, false, WalStatus::Reserved),
+        (90, false, WalStatus::Reserved),
+        (80, false, WalStatus::Extended),
+        (60, false, WalStatus::Extended),
+        (59, false, WalStatus::Unreserved),
+        (95, true, WalStatus::Lost),
+    ] {
+        assert_eq!(
+            wal_status(Lsn(restart * MB), lost, &bounds(100)),
+            wanted,
+            "{restart}"
+        );
+    }
+    let unbounded = Bounds {
+        max_keep: None,
+        ..bounds(100)
+    };
+    assert_eq!(wal_status(Lsn(0), false, &unbounded), WalStatus::Extended);
+}
+
+#[test]
+fn a_damaged_file_is_a_lost_slot_not_a_failed_start() {
+    let vfs = CrashVfs::new();
+    open(&vfs).ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+    let path = Path::new("/slots/s1");
+    let mut bytes = vfs.read_file(path, 4096).unwrap();
+    bytes[20] ^= 1;
+    vfs.write_file_atomically(path, &bytes).unwrap();
+    let slots = open(&vfs);
+    assert_eq!(slots.oldest_needed(), None);
+    assert_eq!(slots.acquire("s1", 1).unwrap_err(), SlotError::Lost("s1".into()));
+}
+
+/// Every ack takes the slots' lock on its way to the commits that wait for it.
+#[test]
+fn acks_do_not_wait_for_slot_files_to_be_written() {
+    let vfs = CrashVfs::new();
+    let slots = open(&vfs);
+    slots.ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+    let guard = slots.acquire("s1", 7).unwrap();
+    guard.confirm(Lsn(200));
+    let held = FailpointGuard::new("slots::save", Action::Pause, 0);
+    let saving = std::thread::spawn({
+        let slots = Arc::clone(&slots);
+        move || slots.save()
+    });
+    assert!(failpoint::wait_paused("slots::save", Duration::from_secs(10)));
+    let (done, confirmed) = std::sync::mpsc::channel();
+    let acking = std::thread::spawn({
+        let slots = Arc::clone(&slots);
+        move || {
+            guard.confirm(Lsn(300));
+            let _ = done.send(slots.oldest_saved());
+        }
+    });
+    let saved = confirmed.recv_timeout(Duration::from_secs(20));
+    drop(held);
+    assert_eq!(
+        saved,
+        Ok(Some(Lsn(100))),
+        "at once, and what is not written is not saved"
+    );
+    acking.join().unwrap();
+    saving.join().unwrap().unwrap();
+    assert_eq!(slots.oldest_saved(), Some(Lsn(200)));
+    slots.save().unwrap();
+    assert_eq!(open(&vfs).oldest_saved(), Some(Lsn(300)));
+}
+
+#[test]
+fn slots_that_are_made_used_and_dropped_at_once_stay_as_their_files() {
+    let vfs = CrashVfs::new();
+    let slots = open(&vfs);
+    let names = ["s1", "s2", "s3"];
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let slots = &slots;
+            scope.spawn(move || {
+                for round in 0..300_u64 {
+                    let name = names[((thread + round) % 3) as usize];
+                    let lsn = Lsn(100 + round);
+                    match (thread * 7 + round) % 5 {
+                        0 => drop(slots.ensure(name, &node(name, 1), lsn)),
+                        1 => drop(slots.drop_slot(name)),
+                        2 => drop(slots.save()),
+                        3 => drop(slots.invalidate_below(Lsn(round / 2))),
+                        _ => {
+                            if let Ok(guard) = slots.acquire(name, thread as i32) {
+                                guard.confirm(lsn);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    slots.save().unwrap();
+    let rows = |slots: &Slots| format!("{:?}", slots.rows(&bounds(1)));
+    assert_eq!(rows(&slots), rows(&open(&vfs)));
+    assert!(slots.rows(&bounds(1)).iter().all(|row| !row.active));
+    // Each can still be made, used and dropped.
+    for name in names {
+        let owner = node(name, 2);
+        slots.ensure(name, &owner, Lsn(900)).unwrap();
+        drop(slots.acquire(name, 1).unwrap());
+        slots.drop_slot(name).unwrap();
+    }
+    assert!(open(&vfs).rows(&bounds(1)).is_empty());
+}
+
+/// It was passed over, and the WAL that its standby needed was not kept.
+#[test]
+fn a_directory_in_the_place_of_a_slot_is_an_error() {
+    let vfs = CrashVfs::new();
+    open(&vfs).ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+    vfs.create_dir_all(Path::new("/slots/s2")).unwrap();
+    let refused = Slots::open(vfs.shared(), Path::new("/slots")).unwrap_err();
+    assert!(
+        refused.to_string().contains("/slots/s2 is a directory"),
+        "{refused}"
+    );
+    // What is no slot's name is nobody's.
+    vfs.remove_dir_all(Path::new("/slots/s2")).unwrap();
+    vfs.create_dir_all(Path::new("/slots/lost+found")).unwrap();
+    assert_eq!(open(&vfs).oldest_needed(), Some(Lsn(100)));
+}
+
+/// The directory's own name was not synced: after a power failure all slots were gone, and the WAL with them.
+#[test]
+fn the_first_slot_survives_a_power_failure() {
+    let vfs = CrashVfs::new();
+    vfs.create_dir_all(Path::new("/data")).unwrap();
+    vfs.sync_dir(Path::new("/")).unwrap();
+    let slots = Slots::open(vfs.shared(), Path::new("/data/slots")).unwrap();
+    slots.ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+    let disk = vfs.after_crash(Unsynced::Lost, 0);
+    let again = Slots::open(disk.shared(), Path::new("/data/slots")).unwrap();
+    assert_eq!(again.oldest_needed(), Some(Lsn(100)));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), fix in any::<bool>()) {
+        let mut bytes = bytes;
+        if fix {
+            let crc = crc32c::crc32c(&bytes);
+            bytes.extend(crc.to_le_bytes());
+        }
+        let _ = decode(&bytes);
+    }
+}
+
+/// What a start must find: restart positions by name, with or without the change that was under way.
+#[derive(Clone, Default)]
+struct Promise {
+    sure: std::collections::BTreeMap<String, Lsn>,
+    under_way: Option<(String, Option<Lsn>)>,
+}
+
+#[test]
+fn a_power_cut_at_any_boundary_leaves_each_slot_as_it_was_before_or_after_the_change() {
+    use towline_base::testing::points;
+    let vfs = CrashVfs::new();
+    vfs.create_dir_all(Path::new("/slots")).unwrap();
+    vfs.sync_dir(Path::new("/")).unwrap();
+    let slots = open(&vfs);
+    let promise = Arc::new(Mutex::new(Promise::default()));
+    let checked = Arc::new(Mutex::new(0));
+    let (seen, count) = (Arc::clone(&promise), Arc::clone(&checked));
+    vfs.observe(move |moment| {
+        let promise = seen.lock().clone();
+        let mut changed = promise.sure.clone();
+        match promise.under_way {
+            Some((name, Some(restart))) => {
+                changed.insert(name, restart);
+            }
+            Some((name, None)) => {
+                changed.remove(&name);
+            }
+            None => {}
+        }
+        for (fate, disk) in moment.disks(&Unsynced::ALL, moment.boundary()) {
+            let slots = open(&disk);
+            let rows = slots.rows(&bounds(1));
+            let found: std::collections::BTreeMap<String, Lsn> = rows
+                .into_iter()
+                .map(|row| (row.name.clone(), row.restart_lsn.unwrap_or_default()))
+                .collect();
+            let place = format!("boundary {}, {fate:?}", moment.boundary());
+            assert!(
+                found == promise.sure || found == changed,
+                "{place}: {found:?}, not {:?} or {changed:?}",
+                promise.sure
+            );
+            // And it goes on.
+            slots.ensure("new", &node("new", 1), Lsn(5)).unwrap();
+            assert_eq!(
+                open(&disk.after_crash(Unsynced::Lost, 0)).rows(&bounds(1)).len(),
+                found.len() + 1
+            );
+            *count.lock() += 1;
+        }
+    });
+    let change = |name: &str, to: Option<Lsn>, what: &dyn Fn()| {
+        promise.lock().under_way = Some((name.to_owned(), to));
+        what();
+        let mut promise = promise.lock();
+        promise.under_way = None;
+        match to {
+            Some(to) => promise.sure.insert(name.to_owned(), to),
+            None => promise.sure.remove(name),
+        };
+    };
+    for round in 1..5u64 {
+        for name in ["s1", "s2", "s3"] {
+            let at = Lsn(round * 1000);
+            change(name, Some(at), &|| {
+                if slots.rows(&bounds(1)).iter().any(|row| row.name == name) {
+                    slots.acquire(name, 1).unwrap().confirm(at);
+                    slots.save().unwrap();
+                } else {
+                    slots.ensure(name, &node(name, 1), at).unwrap();
+                }
+            });
+        }
+        let back = Lsn(round * 1000 - 500);
+        change("s2", Some(back), &|| slots.rewind("s2", back).unwrap());
+        change("s3", None, &|| slots.drop_slot("s3").unwrap());
+    }
+    vfs.observe_no_more();
+    points::report("slots", *checked.lock());
+}

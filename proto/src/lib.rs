@@ -1,0 +1,17 @@
+//! `towline-proto`: the messages and services between nodes, and their conversions to the types of base.
+//!
+//! Everything decoded here came from the network: conversions check lengths and never panic.
+
+mod convert;
+pub mod transport;
+
+/// The generated code of `replication.proto`.
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+pub mod replication {
+    tonic::include_proto!("towline.replication.v1");
+}
+
+pub use convert::{BadMessage, asks_to_reclone, is_intact, may_follow, reclone, required, wal_message};
+
+/// Version of the replication protocol; both sides must have the same.
+pub const PROTOCOL_VERSION: u32 = 2;
