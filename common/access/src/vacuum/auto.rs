@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use towline_base::{Moment, Next, Oid};
+use towline_base::{Lsn, Moment, Next, Oid};
 
 use super::{SizesOp, VacuumOp, VacuumOptions, VacuumReport, VacuumStep, frozen};
 use crate::activity::ActivityCounts;
@@ -111,6 +111,8 @@ enum Phase {
     Vacuum(Box<VacuumOp>),
     Sizes(SizesOp, VacuumReport),
     Commit(VacuumReport),
+    /// Until the commit is visible, and its locks have fallen.
+    Release(Lsn, VacuumReport),
 }
 
 /// The vacuum of one table.
@@ -328,7 +330,9 @@ impl Job {
     fn work(&self) -> (u64, u64) {
         match &self.phase {
             Phase::Vacuum(op) => op.work(),
-            Phase::Sizes(_, report) | Phase::Commit(report) => (report.seen, u64::from(report.changed)),
+            Phase::Sizes(_, report) | Phase::Commit(report) | Phase::Release(_, report) => {
+                (report.seen, u64::from(report.changed))
+            }
         }
     }
 
@@ -340,7 +344,8 @@ impl Job {
     }
 
     fn step(&mut self, engine: &Engine) -> Result<Progress> {
-        if !self.forced && self.is_awaited(engine) {
+        let ended = matches!(self.phase, Phase::Release(..));
+        if !self.forced && !ended && self.is_awaited(engine) {
             return Ok(Progress::GivenUp);
         }
         match &mut self.phase {
@@ -375,11 +380,16 @@ impl Job {
                     Ok(Progress::Done(*report))
                 }
             },
-            // Nobody is told of this commit, so nobody waits for it; its locks fall when it is visible.
             Phase::Commit(report) => match self.txn.commit(CommitLevel::Off)? {
-                Step::Done(_) => Ok(Progress::Done(*report)),
+                Step::Done(lsn) => {
+                    self.phase = Phase::Release(lsn, *report);
+                    Ok(Progress::More)
+                }
                 Step::Wait(_) => Ok(Progress::Later),
             },
+            // A release may be somebody else's, or wait for commits before it: until then the table is locked and its sizes are old.
+            Phase::Release(lsn, report) if engine.release().is_visible(*lsn) => Ok(Progress::Done(*report)),
+            Phase::Release(..) => Ok(Progress::Later),
         }
     }
 
