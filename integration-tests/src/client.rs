@@ -5,6 +5,9 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
+/// How long a server may take to let a client in. A disk that stalls holds up a node that writes to its log.
+const LOGIN: Duration = Duration::from_secs(60);
+
 /// One connection with a runtime of its own.
 pub struct Sql {
     runtime: Runtime,
@@ -53,15 +56,14 @@ impl Sql {
             .enable_all()
             .build()
             .expect("a runtime starts");
-        let connected = runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(10), tokio_postgres::connect(config, NoTls)).await
-        });
+        let connected = runtime
+            .block_on(async { tokio::time::timeout(LOGIN, tokio_postgres::connect(config, NoTls)).await });
         let (client, connection) = match connected {
             Ok(result) => result?,
             Err(_) => {
                 return Err(Failure {
                     sqlstate: None,
-                    message: "no answer to the start-up within 10 s".into(),
+                    message: format!("no answer to the start-up within {LOGIN:?}"),
                 });
             }
         };

@@ -9,8 +9,9 @@ use crate::ports::free_port;
 use crate::tools::towline;
 use crate::wait::{wait_for, wait_until};
 
-/// How long a node may take to start or stop before a test calls it broken.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take before a test calls it broken: longer than every patience of the nodes themselves one after the other (`up`
+/// gives each of two groups a minute to stop), on a slow machine whose disk stalls. A test that passes never waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// What a node is started as.
 #[derive(Debug, Clone)]
@@ -109,6 +110,8 @@ impl Node {
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
+        // A test run that is killed leaves no node behind.
+        command.arg("--parent").arg(std::process::id().to_string());
         command.envs(self.envs.iter().map(|(k, v)| (k, v)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
@@ -123,16 +126,21 @@ impl Node {
     /// Waits until the node answers SQL; fails at once when its process has ended.
     pub fn wait_ready(&mut self) {
         let (port, name) = (self.sql_port, self.name.clone());
-        let log = self.dir.with_extension("stderr");
         let child = self.child.as_mut().expect("a started node");
         wait_until(&format!("{name} to answer SQL"), PATIENCE, || {
             if let Some(status) = child.try_wait().unwrap() {
-                let text = std::fs::read_to_string(&log).unwrap_or_default();
-                let tail: Vec<&str> = text.lines().rev().take(15).collect();
-                panic!("{name} ended with {status}: {tail:#?}");
+                panic!("{name} ended with {status}");
             }
             Sql::connect(port).is_ok_and(|sql| sql.value("select 1").is_ok())
         });
+    }
+
+    /// The end of what the process has said, for whoever looks into a failure.
+    fn last_words(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.dir.with_extension("stderr")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(30)..];
+        last.iter().map(|line| (*line).to_owned()).collect()
     }
 
     /// A new connection.
@@ -183,6 +191,9 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            eprintln!("the last words of {}: {:#?}", self.name, self.last_words());
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use crate::ports::free_port;
 use crate::tools::need;
 use crate::wait::wait_until;
 
+/// Seconds that `pg_ctl` waits for the server.
+const CTL_PATIENCE: &str = "240";
+
 /// A PostgreSQL 15 server in a temporary directory, stopped when dropped.
 pub struct Postgres {
     /// The loopback port it listens on.
@@ -85,7 +88,7 @@ impl Postgres {
         start
             .arg("-D")
             .arg(&self.data)
-            .args(["-w", "-l"])
+            .args(["-w", "-t", CTL_PATIENCE, "-l"])
             .arg(self.base.path().join("log"))
             .arg("-o")
             .arg(format!(
@@ -106,7 +109,9 @@ impl Postgres {
     /// Stops the server in its orderly way.
     pub fn stop(&self) {
         let mut stop = as_postgres(&need("pg_ctl"));
-        stop.arg("-D").arg(&self.data).args(["-w", "-m", "fast", "stop"]);
+        stop.arg("-D")
+            .arg(&self.data)
+            .args(["-w", "-t", CTL_PATIENCE, "-m", "fast", "stop"]);
         run(stop);
     }
 

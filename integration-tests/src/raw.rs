@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// How long a read may take before a test calls the server silent.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A socket to a node, logged in or not.
 pub struct Raw {
@@ -32,23 +32,54 @@ impl Raw {
         Ok(raw)
     }
 
+    fn write(&mut self, kind: u8, body: &[u8]) -> io::Result<()> {
+        let length = (body.len() as u32 + 4).to_be_bytes();
+        self.socket.write_all(&[&[kind], &length[..], body].concat())
+    }
+
     /// Sends a query and does not wait for its answer.
     pub fn send(&mut self, sql: &str) -> io::Result<()> {
-        let length = (sql.len() as u32 + 5).to_be_bytes();
-        self.socket
-            .write_all(&[b"Q", &length[..], sql.as_bytes(), b"\0"].concat())
+        self.write(b'Q', &[sql.as_bytes(), b"\0"].concat())
+    }
+
+    /// Feeds a COPY FROM STDIN with rows and waits for its end. What the server refuses is an [`io::ErrorKind::Other`].
+    pub fn copy_in(&mut self, sql: &str, rows: &str) -> io::Result<()> {
+        self.send(sql)?;
+        self.answer(b'G')?;
+        self.write(b'd', rows.as_bytes())?;
+        self.write(b'c', b"")?;
+        self.answer(b'C')?;
+        self.answer(b'Z')
+    }
+
+    fn read(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let mut head = [0; 5];
+        self.socket.read_exact(&mut head)?;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let mut body = vec![0; length.saturating_sub(4)];
+        self.socket.read_exact(&mut body)?;
+        Ok((head[0], body))
     }
 
     /// Reads messages up to the first of this kind; an error at the end of the stream.
     pub fn read_until(&mut self, kind: u8) -> io::Result<Vec<u8>> {
         loop {
-            let mut head = [0; 5];
-            self.socket.read_exact(&mut head)?;
-            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-            let mut body = vec![0; length.saturating_sub(4)];
-            self.socket.read_exact(&mut body)?;
-            if head[0] == kind {
+            let (found, body) = self.read()?;
+            if found == kind {
                 return Ok(body);
+            }
+        }
+    }
+
+    /// The same, and an error at one of the server's.
+    fn answer(&mut self, kind: u8) -> io::Result<()> {
+        loop {
+            let (found, body) = self.read()?;
+            if found == b'E' {
+                return Err(io::Error::other(String::from_utf8_lossy(&body).into_owned()));
+            }
+            if found == kind {
+                return Ok(());
             }
         }
     }

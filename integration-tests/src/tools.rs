@@ -21,6 +21,14 @@ pub fn need(program: &str) -> PathBuf {
     find(program).unwrap_or_else(|| panic!("{program} is not installed (Debian: postgresql-15)"))
 }
 
+/// psql as user `postgres` in database `postgres` of the server on a loopback port.
+pub fn psql(port: u16) -> Command {
+    let mut command = Command::new(need("psql"));
+    command.args(["-X", "-h", "127.0.0.1", "-U", "postgres", "-d", "postgres", "-p"]);
+    command.arg(port.to_string());
+    command
+}
+
 /// The programs of `wanted` that this machine lacks.
 pub fn missing<'a>(wanted: &[&'a str]) -> Vec<&'a str> {
     wanted

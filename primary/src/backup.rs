@@ -15,19 +15,23 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tonic::Status;
-use towline_base::OpenMode;
 use towline_base::limits::MAX_WAL_CHUNK_BYTES;
+use towline_base::{Lsn, OpenMode};
 use towline_proto::replication as pb;
 use towline_proto::replication::backup_message::Message;
 use towline_storage::control::{self, CONTROL_FILE};
 use towline_storage::{CheckpointInfo, ClusterState, ControlData};
 
 use crate::role::Core;
-use crate::slots::SlotGuard;
+use crate::service::{SLOT_PAUSE, no_slot};
+use crate::slots::{SlotError, SlotGuard};
 use crate::walsender::{Phase, SenderState};
 
 /// Directories at the top of a data directory that are not copied.
 pub const NOT_COPIED: [&str; 3] = ["pg_wal", "log", "slots"];
+
+/// How long a backup waits for the slot.
+const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
 type Out = mpsc::Sender<Result<pb::BackupMessage, Status>>;
 
@@ -64,25 +68,48 @@ pub(crate) fn run(core: &Core, state: &SenderState, slot: &str, out: &Out) {
     }
 }
 
-/// Keeps the WAL from a checkpoint's redo pointer on, and returns that checkpoint's control data.
+/// Keeps the WAL from a checkpoint's redo pointer on, and returns that checkpoint's control data. A stream of the node's earlier
+/// incarnation, whose end was not noticed yet, is waited for.
 fn reserve(core: &Core, state: &SenderState, slot: &str) -> Result<(ControlData, SlotGuard), Broken> {
-    let failed = |error: crate::SlotError| Broken::Failed(error.into());
     let segment_size = core.wal.segments().segment_size();
+    let begun = core.clock.now();
     loop {
         let data = core.storage.control().get();
         let begin = segment_size.start(segment_size.segment_of(data.checkpoint.redo));
-        core.slots.ensure(slot, &state.node, begin).map_err(failed)?;
-        core.slots.rewind(slot, begin).map_err(failed)?;
-        // A checkpoint that ended meanwhile may have removed what the slot did not hold yet.
-        if core.storage.control().get().checkpoint.redo == data.checkpoint.redo {
-            let guard = core.slots.acquire(slot, state.pid).map_err(failed)?;
-            return Ok((data, guard));
+        match take_slot(core, state, slot, begin) {
+            // A checkpoint that ended meanwhile may have removed what the slot did not hold yet.
+            Ok(guard) if core.storage.control().get().checkpoint.redo == data.checkpoint.redo => {
+                return Ok((data, guard));
+            }
+            Ok(_) => {}
+            Err(SlotError::InUse(_)) if core.clock.now().since(begun) < SLOT_PATIENCE => {
+                may_go_on(core, state)?;
+                std::thread::park_timeout(SLOT_PAUSE);
+            }
+            Err(error) => return Err(Broken::Failed(no_slot(error, &state.node))),
         }
     }
 }
 
+/// A copy without the log that follows it is of no use to anybody.
+fn still_reserved(guard: &SlotGuard) -> Result<(), Broken> {
+    if !guard.is_lost() {
+        return Ok(());
+    }
+    Err(Broken::Failed(Status::out_of_range(
+        "the WAL that the copy needs has been removed while it was made; raise max_slot_wal_keep_size on the primary",
+    )))
+}
+
+fn take_slot(core: &Core, state: &SenderState, slot: &str, begin: Lsn) -> Result<SlotGuard, SlotError> {
+    core.slots.ensure(slot, &state.node, begin)?;
+    let guard = core.slots.acquire(slot, state.pid)?;
+    core.slots.rewind(slot, begin)?;
+    Ok(guard)
+}
+
 fn copy(core: &Core, state: &SenderState, slot: &str, out: &Out) -> Result<u64, Broken> {
-    let (data, _guard) = reserve(core, state, slot)?;
+    let (data, guard) = reserve(core, state, slot)?;
     let files = list(core)?;
     let total: u64 = files.iter().map(|(_, len)| len).sum();
     let start = pb::BackupStart {
@@ -97,11 +124,13 @@ fn copy(core: &Core, state: &SenderState, slot: &str, out: &Out) -> Result<u64, 
     send(core, state, out, Message::Start(start))?;
     let (mut bytes, mut count) = (0, 0);
     for (path, _) in files {
+        still_reserved(&guard)?;
         if let Some(copied) = copy_file(core, state, out, &path)? {
             bytes += copied;
             count += 1;
         }
     }
+    still_reserved(&guard)?;
     // A checkpoint that ended meanwhile has removed outcomes which no row needs any more; nor does one of the copy, when it is replayed up
     // to `stop`, which is behind that checkpoint.
     let newest = core.storage.control().get().checkpoint;
@@ -209,12 +238,20 @@ fn copy_file(
     }
 }
 
-fn send(core: &Core, state: &SenderState, out: &Out, message: Message) -> Result<(), Broken> {
-    if state.cancel.is_cancelled() || core.stopping() {
+fn may_go_on(core: &Core, state: &SenderState) -> Result<(), Broken> {
+    if core.stopping() {
         return Err(Broken::Failed(Status::unavailable(
             "the primary is shutting down",
         )));
     }
+    if state.cancel.is_cancelled() {
+        return Err(Broken::Failed(Status::aborted("the node has connected anew")));
+    }
+    Ok(())
+}
+
+fn send(core: &Core, state: &SenderState, out: &Out, message: Message) -> Result<(), Broken> {
+    may_go_on(core, state)?;
     let message = Ok(pb::BackupMessage {
         message: Some(message),
     });

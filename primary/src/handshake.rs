@@ -47,14 +47,14 @@ pub enum Refusal {
         /// Ours.
         ours: TimelineId,
     },
-    /// It keeps more than the part that both share.
+    /// It keeps, or knows a quorum to have had, more than the part that both share.
     Missing {
         /// Where the histories part.
         shared: Lsn,
-        /// The end of what it keeps.
+        /// The end of that.
         kept: Lsn,
     },
-    /// On our own timeline it has more than we do.
+    /// Of what both share it has more than we do.
     Ahead {
         /// Its position.
         position: Lsn,
@@ -69,7 +69,10 @@ const REMEDY: &str = "start the primary on its newest data, or, to give up what 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::NothingShared => f.write_str("the timelines have nothing in common"),
+            Refusal::NothingShared => f.write_str(
+                "the timelines have nothing in common: the standby was made from other data; start it with the address of its own \
+                 primary, or remove its data directory to clone this one",
+            ),
             Refusal::Promised { promise, ours } => {
                 write!(
                     f,
@@ -81,14 +84,15 @@ impl fmt::Display for Refusal {
             Refusal::Missing { shared, kept } => {
                 write!(
                     f,
-                    "the standby has data up to {kept}, and the primary's history leaves it at {shared}: the primary lacks what \
+                    "the standby knows of data up to {kept}, and the primary's history leaves it at {shared}: the primary lacks what \
                      was committed in between; {REMEDY}"
                 )
             }
             Refusal::Ahead { position, end } => {
                 write!(
                     f,
-                    "the standby is at {position}, beyond the end of this timeline at {end}"
+                    "the standby is at {position}, beyond the end of this timeline at {end}: the primary lacks what it has sent; \
+                     {REMEDY}"
                 )
             }
         }
@@ -103,12 +107,10 @@ pub fn start(ours: &TimelineHistory, end: Lsn, theirs: TheirLog<'_>) -> Result<S
             ours: ours.current(),
         });
     }
-    let (timeline, shared) = ours.fork_from(theirs.history).ok_or(Refusal::NothingShared)?;
-    if timeline == ours.current() && theirs.history.current() == timeline && theirs.position > end {
-        return Err(Refusal::Ahead {
-            position: theirs.position,
-            end,
-        });
+    let (_, shared) = ours.fork_from(theirs.history).ok_or(Refusal::NothingShared)?;
+    let lsn = theirs.position.min(shared);
+    if lsn > end {
+        return Err(Refusal::Ahead { position: lsn, end });
     }
     if theirs.kept > shared {
         return Err(Refusal::Missing {
@@ -116,7 +118,6 @@ pub fn start(ours: &TimelineHistory, end: Lsn, theirs: TheirLog<'_>) -> Result<S
             kept: theirs.kept,
         });
     }
-    let lsn = theirs.position.min(shared);
     Ok(Start {
         lsn,
         timeline: ours.timeline_at(lsn),
@@ -224,5 +225,21 @@ mod tests {
             end: Lsn(300),
         };
         assert_eq!(decide(&ours(), 301, 0), Err(refusal));
+    }
+
+    /// It was given a stream that began where there is nothing, and was counted among those that have caught up.
+    #[test]
+    fn a_stream_never_begins_beyond_the_log_whatever_the_standbys_history_says() {
+        let beyond = ours().forked(Lsn(400), timeline(4, 4), "");
+        let refusal = Refusal::Ahead {
+            position: Lsn(350),
+            end: Lsn(300),
+        };
+        assert_eq!(
+            decide_promised(&beyond, 350, 0, timeline(3, 3)),
+            Err(refusal.clone())
+        );
+        assert!(refusal.to_string().contains("start the primary"), "{refusal}");
+        assert_eq!(decide_promised(&beyond, 300, 0, timeline(3, 3)), Ok((300, 3)));
     }
 }

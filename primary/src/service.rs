@@ -11,6 +11,7 @@ use towline_base::{Lsn, NodeId, TimelineId, TimelineNumber};
 use towline_proto::replication as pb;
 use towline_proto::replication::replication_server::Replication;
 use towline_proto::replication::{PrimaryMessage, StandbyMessage, primary_message, standby_message};
+use towline_proto::transport::MESSAGE_LIMIT;
 use towline_proto::{PROTOCOL_VERSION, reclone, required};
 use towline_wal::TimelineHistory;
 
@@ -24,8 +25,10 @@ use crate::walsender::{IN_FLIGHT, Sender, SenderState, receive_acks};
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// How long a new stream waits for an older one of the same node to leave the slot.
 const SLOT_PATIENCE: Duration = Duration::from_secs(5);
-/// Longest history that is read from a standby.
-const MAX_HISTORY: usize = 1024 * 1024;
+/// Between two looks at whether it has.
+pub(crate) const SLOT_PAUSE: Duration = Duration::from_millis(20);
+/// Longest history that is read from a standby: most of a message. Each start of a primary adds a line.
+const MAX_HISTORY: usize = MESSAGE_LIMIT / 4 * 3;
 
 /// The service; clones share the role.
 #[derive(Clone, Debug)]
@@ -47,6 +50,17 @@ impl From<SlotError> for Status {
     }
 }
 
+/// Why a node gets no slot, with what to do about it.
+pub(crate) fn no_slot(error: SlotError, node: &NodeId) -> Status {
+    match error {
+        SlotError::InUse(_) => Status::already_exists(format!(
+            "{error}: an earlier stream has not ended yet, or another standby has the name \"{}\" too; give each a name of its own",
+            node.name
+        )),
+        other => other.into(),
+    }
+}
+
 impl ReplicationService {
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
         self.core.secret.check(request)?;
@@ -61,8 +75,21 @@ impl ReplicationService {
             return Ok(());
         }
         let text = format!(
-            "the standby belongs to another cluster (system id {system}, not {})",
+            "the standby belongs to another cluster (system id {system}, not {}); start it with the address of its own primary, or \
+             remove its data directory to clone this one",
             self.core.system
+        );
+        Err(Status::permission_denied(text))
+    }
+
+    /// A copy of the primary's own directory would vote a second time for what the primary has (A5, A6).
+    fn is_another(&self, node: &NodeId) -> Result<(), Status> {
+        if node.incarnation != self.core.node.incarnation {
+            return Ok(());
+        }
+        let text = format!(
+            "the standby \"{}\" has the identity of this primary: its data directory is a copy; remove it, and the standby clones itself",
+            node.name
         );
         Err(Status::permission_denied(text))
     }
@@ -70,11 +97,14 @@ impl ReplicationService {
     fn check_handshake(&self, hello: &pb::Handshake) -> Result<(NodeId, handshake::Start), Status> {
         if hello.protocol_version != PROTOCOL_VERSION {
             let version = hello.protocol_version;
-            let text = format!("replication protocol {version} is not spoken here, only {PROTOCOL_VERSION}");
+            let text = format!(
+                "replication protocol {version} is not spoken here, only {PROTOCOL_VERSION}; run the same release on both nodes"
+            );
             return Err(Status::unimplemented(text));
         }
         self.same_cluster(hello.system_id)?;
         let node: NodeId = required(hello.node.clone(), "handshake without node")?;
+        self.is_another(&node)?;
         let timeline: TimelineId = required(hello.timeline.clone(), "handshake without timeline")?;
         let history = parse_history(timeline, &hello.history)?;
         let promise: TimelineId = required(hello.promise.clone(), "handshake without promise")?;
@@ -108,15 +138,20 @@ impl ReplicationService {
         };
         self.core.end_streams_of(node);
         let slots = &self.core.slots;
-        slots.ensure(&name, node, start)?;
+        let refused = |error| no_slot(error, node);
+        slots.ensure(&name, node, start).map_err(refused)?;
         let deadline = tokio::time::Instant::now() + SLOT_PATIENCE;
         loop {
             match slots.acquire(&name, pid) {
-                Ok(guard) => return Ok(Some(Arc::new(guard))),
-                Err(SlotError::InUse(_)) if tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok(guard) => {
+                    // Until now the older stream may have confirmed more than this one begins with, or another node taken the slot.
+                    slots.ensure(&name, node, start).map_err(refused)?;
+                    return Ok(Some(Arc::new(guard)));
                 }
-                Err(error) => return Err(error.into()),
+                Err(SlotError::InUse(_)) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(SLOT_PAUSE).await;
+                }
+                Err(error) => return Err(refused(error)),
             }
         }
     }
@@ -192,6 +227,7 @@ impl Replication for ReplicationService {
             address,
             &*self.core.clock,
             Some(member),
+            start.lsn,
             cancel.clone(),
         ));
         self.core.add_sender(Arc::clone(&state));
@@ -253,7 +289,15 @@ impl Replication for ReplicationService {
         let permit = self.core.admit_sender()?;
         let cancel = self.core.cancel.child_token();
         let clock = &*self.core.clock;
-        let state = Arc::new(SenderState::new(pid, node, address, clock, None, cancel));
+        let state = Arc::new(SenderState::new(
+            pid,
+            node,
+            address,
+            clock,
+            None,
+            Lsn::INVALID,
+            cancel,
+        ));
         let (out, stream) = mpsc::channel(IN_FLIGHT);
         let core = Arc::clone(&self.core);
         self.core.add_sender(Arc::clone(&state));
@@ -311,7 +355,37 @@ impl Core {
     fn admit_sender(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Status> {
         let limit = self.settings.get(keys::max_wal_senders);
         Arc::clone(&self.sender_places).try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!("max_wal_senders ({limit}) standbys are connected"))
+            Status::resource_exhausted(format!(
+                "max_wal_senders ({limit}) standbys are connected; raise it on the primary"
+            ))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fmt::Write as _;
+
+    use super::*;
+    use towline_base::Incarnation;
+
+    /// After some fifteen thousand starts of its primary no standby was let in any more.
+    #[test]
+    fn the_history_of_a_primary_that_was_started_many_times_is_read() {
+        let starts = 30_000;
+        let mut text = String::new();
+        for number in 1..=starts {
+            let incarnation = Incarnation([7; 16]);
+            writeln!(text, "{number}\t0/{number:X}\tincarnation={incarnation} start").unwrap();
+        }
+        let timeline = TimelineId {
+            number: TimelineNumber(starts + 1),
+            incarnation: Incarnation::ZERO,
+        };
+        let history = parse_history(timeline, text.as_bytes()).unwrap();
+        assert_eq!(history.ancestors().len(), starts as usize);
+        let endless = vec![b'#'; MAX_HISTORY + 1];
+        assert!(parse_history(timeline, &endless).is_err());
     }
 }

@@ -20,7 +20,8 @@ use towline_access::cluster::SlotRow;
 use towline_access::engine::RetentionHooks;
 use towline_base::codec::{CodecError, seal, unseal};
 use towline_base::limits::{MAX_NAME_BYTES, MAX_SLOTS};
-use towline_base::{Incarnation, Lsn, NodeId, Vfs, failpoint};
+use towline_base::{Incarnation, Lsn, NodeId, Vfs};
+use towline_proto::UNFINISHED_RECORD;
 use towline_storage::CheckpointInfo;
 
 const MAGIC: &[u8; 8] = b"TWSLOT\r\n";
@@ -49,7 +50,10 @@ impl fmt::Display for SlotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SlotError::BadName(name) => write!(f, "\"{name}\" is not a valid replication slot name"),
-            SlotError::TooMany => f.write_str("all replication slots are in use"),
+            SlotError::TooMany => write!(
+                f,
+                "there are {MAX_SLOTS} replication slots, the most there may be; drop one that no standby uses"
+            ),
             SlotError::NotFound(name) => write!(f, "replication slot \"{name}\" does not exist"),
             SlotError::InUse(name) => write!(f, "replication slot \"{name}\" is in use"),
             SlotError::Lost(name) => write!(f, "replication slot \"{name}\" has lost WAL that it needed"),
@@ -200,12 +204,13 @@ impl Slots {
     }
 
     /// Makes a slot that keeps WAL from `restart` on. One of the same name is replaced when its WAL is lost or it belongs to
-    /// an earlier incarnation of the node; else it only moves back, if it must. Returns where it begins.
+    /// an earlier incarnation of the node; else it only moves back, if it must. Whoever uses it keeps it. Returns where it begins.
     pub fn ensure(&self, name: &str, owner: &NodeId, restart: Lsn) -> Result<Lsn, SlotError> {
         check_name(name)?;
         let _files = self.files.lock();
         let mut slots = self.slots.lock();
         let full = slots.len() >= MAX_SLOTS;
+        let active = slots.get(name).and_then(|slot| slot.active);
         match slots.get_mut(name) {
             Some(slot) if slot.active.is_some() && slot.saved.owner != *owner => {
                 return Err(SlotError::InUse(name.to_owned()));
@@ -239,7 +244,7 @@ impl Slots {
             Slot {
                 saved,
                 confirmed: restart,
-                active: None,
+                active,
             },
         );
         Ok(restart)
@@ -313,7 +318,6 @@ impl Slots {
         };
         let due: Vec<Persistent> = self.slots.lock().values().filter_map(moved).collect();
         for saved in due {
-            failpoint!("slots::save").map_err(|error| SlotError::Io(error.to_string()))?;
             self.write(&saved)?;
             // Nobody else has changed it: that needs `files`.
             if let Some(slot) = self.slots.lock().get_mut(&saved.name) {
@@ -323,16 +327,17 @@ impl Slots {
         Ok(())
     }
 
-    /// The lowest position that any slot needs. What was confirmed is written first: retention must not go beyond what a
-    /// crash remembers.
+    /// The lowest position that any slot needs: that of a record which its standby may have half of, and asks for again from its beginning.
+    /// What was confirmed is written first: retention must not go beyond what a crash remembers.
     pub fn oldest_needed(&self) -> Option<Lsn> {
         if let Err(error) = self.save() {
             tracing::warn!(%error, "replication slots were not saved");
         }
         self.oldest_saved()
+            .map(|lsn| lsn.saturating_sub(UNFINISHED_RECORD))
     }
 
-    /// The lowest position that any slot needs, by what is in the files.
+    /// The lowest position that any standby is known to have, by what is in the slots' files.
     pub fn oldest_saved(&self) -> Option<Lsn> {
         let slots = self.slots.lock();
         slots
@@ -411,6 +416,7 @@ impl SlotGuard {
     /// The standby has made everything before `lsn` durable.
     pub fn confirm(&self, lsn: Lsn) {
         if let Some(slot) = self.slots.slots.lock().get_mut(&self.name)
+            && slot.active == Some(self.pid)
             && lsn > slot.confirmed
         {
             slot.confirmed = lsn;

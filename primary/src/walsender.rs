@@ -100,12 +100,14 @@ pub(crate) struct SenderState {
 }
 
 impl SenderState {
+    /// Of a stream that begins at `start`: the standby has what is before it.
     pub(crate) fn new(
         pid: i32,
         node: NodeId,
         address: String,
         clock: &dyn Clock,
         member: Option<MemberId>,
+        start: Lsn,
         cancel: CancellationToken,
     ) -> SenderState {
         let started = clock.wall();
@@ -117,7 +119,8 @@ impl SenderState {
             member,
             cancel,
             phase: AtomicU8::new(Phase::Startup as u8),
-            sent: AtomicU64::new(0),
+            // Before the sender's first turn: the standby's first ack may be here earlier.
+            sent: AtomicU64::new(start.0),
             applied: AtomicU64::new(0),
             oldest_snapshot: AtomicU64::new(0),
             last_reply: AtomicI64::new(started),
@@ -211,7 +214,6 @@ impl Sender {
         let mut announced = Lsn::INVALID;
         let mut wal_sent_at = Instant::now();
         let mut asked_at = None;
-        self.state.sent.store(sent.0, Ordering::Release);
         self.state.set_phase(Phase::Catchup);
         loop {
             if self.state.cancel.is_cancelled() {
@@ -487,4 +489,23 @@ fn on_ack(core: &Core, state: &SenderState, slot: Option<&SlotGuard>, ack: Ack) 
         core.draining.notify_waiters();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use towline_base::{Incarnation, ManualClock};
+
+    /// When the first ack came before the sender's first turn, all of it was beyond what was sent, and the stream ended.
+    #[test]
+    fn what_a_standby_begins_with_counts_as_sent_before_anything_is() {
+        let node = NodeId {
+            name: "s1".to_owned(),
+            incarnation: Incarnation([1; 16]),
+        };
+        let clock = ManualClock::new(0);
+        let (address, cancel) = (String::new(), CancellationToken::new());
+        let state = SenderState::new(1, node, address, &clock, None, Lsn(700), cancel);
+        assert_eq!(state.sent(), Lsn(700));
+    }
 }

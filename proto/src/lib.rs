@@ -13,5 +13,9 @@ pub mod replication {
 
 pub use convert::{BadMessage, asks_to_reclone, is_intact, may_follow, reclone, required, wal_message};
 
+/// How far behind its durable log a standby may begin again, at most: one that was killed in the middle of a record asks for the record
+/// from its beginning. The largest record, with the page headers in it.
+pub const UNFINISHED_RECORD: u64 = 2 * towline_base::limits::MAX_OWN_RECORD_BYTES as u64;
+
 /// Version of the replication protocol; both sides must have the same.
 pub const PROTOCOL_VERSION: u32 = 2;

@@ -22,6 +22,11 @@ impl Backoff {
         }
     }
 
+    /// No pause is longer than `longest` from now on.
+    pub fn set_longest(&mut self, longest: Duration) {
+        self.longest = longest.max(self.first);
+    }
+
     /// The next pause: between a half and the whole of a length that doubles each time.
     pub fn next_pause(&mut self) -> Duration {
         let doubled = self.first.saturating_mul(1 << self.attempts.min(20));
@@ -53,5 +58,17 @@ mod tests {
         for _ in 0..100 {
             assert!(backoff.next_pause() <= longest);
         }
+    }
+
+    /// The setting was read once, at the start.
+    #[test]
+    fn a_changed_longest_pause_counts_from_the_next_one_on() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3600));
+        for _ in 0..30 {
+            backoff.next_pause();
+        }
+        let shorter = Duration::from_millis(300);
+        backoff.set_longest(shorter);
+        assert!(backoff.next_pause() <= shorter);
     }
 }

@@ -7,7 +7,6 @@ use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -23,6 +22,7 @@ use towline_wal::TimelineHistory;
 
 use crate::log::wal_dir;
 use crate::shared::describe;
+use crate::stream::{CONNECT_TIMEOUT, KEEPALIVE};
 
 /// Stands in a data directory whose copy is not complete, or not to be used any more.
 pub const CLONE_MARKER: &str = "towline.clone";
@@ -129,8 +129,7 @@ pub async fn clone_database(
     mut progress: impl FnMut(CloneProgress),
 ) -> Result<(), CloneError> {
     let failed = |error: tonic::transport::Error| CloneError::Primary(describe(&error));
-    let endpoint = transport::endpoint(&request.upstream, Duration::from_secs(5), Duration::from_secs(10))
-        .map_err(failed)?;
+    let endpoint = transport::endpoint(&request.upstream, CONNECT_TIMEOUT, KEEPALIVE).map_err(failed)?;
     let channel = endpoint.connect().await.map_err(failed)?;
     let mut client = ReplicationClient::with_interceptor(channel, ShowSecret(request.secret.clone()))
         .max_decoding_message_size(transport::MESSAGE_LIMIT);
@@ -208,6 +207,9 @@ impl Copy {
     }
 
     fn take(&mut self, message: Message) -> Result<(), CloneError> {
+        if self.complete {
+            return Err(BadMessage("a message after the end").into());
+        }
         match message {
             Message::Start(start) if !self.begun => self.start(&start),
             Message::File(file) if self.begun => self.begin_file(&file.path),
@@ -299,7 +301,8 @@ fn safe_path(name: &str) -> Option<PathBuf> {
     let first = path.components().next()?.as_os_str().to_str()?;
     let foreign = ["pg_wal", "log", "slots"].contains(&first);
     let deep = path.components().count() > 1;
-    (plain && deep && !foreign && name.len() < 1024 && path.as_os_str() != CONTROL_FILE)
+    // Compared as paths, not as text: there is more than one way to write one.
+    (plain && deep && !foreign && name.len() < 1024 && path != Path::new(CONTROL_FILE))
         .then(|| path.to_owned())
 }
 
@@ -308,7 +311,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use towline_base::vfs::CrashVfs;
-    use towline_base::{Incarnation, TimelineNumber};
+    use towline_base::{Incarnation, SystemId, TimelineNumber};
 
     /// What a copy of these messages, after its beginning, came to.
     fn copied(messages: Vec<Message>) -> String {
@@ -371,6 +374,45 @@ mod tests {
         assert!(!said.contains("not as many"), "{said}");
     }
 
+    /// A file that came after the end was written over the one of the copy, which counted as complete.
+    #[test]
+    fn nothing_of_a_complete_copy_is_changed_any_more() {
+        let vfs = CrashVfs::new();
+        let dir = Path::new("/data");
+        vfs.create_dir_all(dir).unwrap();
+        let mut copy = Copy::new(vfs.shared(), dir.to_owned());
+        let timeline = TimelineId {
+            number: TimelineNumber(1),
+            incarnation: Incarnation([1; 16]),
+        };
+        let control = ControlData::new(SystemId(7), timeline, 1 << 20, true);
+        let start = pb::BackupStart {
+            timeline: Some(timeline.into()),
+            history: TimelineHistory::first(timeline).to_text().into(),
+            ..pb::BackupStart::default()
+        };
+        let Message::End(mut last) = end(8, 1) else {
+            panic!("not the end")
+        };
+        last.control = control::encode(&control, 1).into();
+        let whole = [
+            Message::Start(start.clone()),
+            file(),
+            chunk(0),
+            Message::End(last.clone()),
+        ];
+        for message in whole {
+            copy.take(message).unwrap();
+        }
+        assert!(copy.complete && !needs_clone(&vfs, dir).unwrap());
+        for message in [Message::Start(start), file(), chunk(8), Message::End(last)] {
+            let said = copy.take(message).unwrap_err().to_string();
+            assert!(said.contains("after the end"), "{said}");
+        }
+        let copied = vfs.read_file(&dir.join("base/5/1259"), 100).unwrap();
+        assert_eq!(copied, [1; 8]);
+    }
+
     #[test]
     fn paths_from_the_network_stay_in_their_place() {
         for name in ["base/5/1259", "global/1262_vm", "pg_xact/0000"] {
@@ -385,6 +427,9 @@ mod tests {
             "pg_wal/000000010000000000000001",
             "slots/s1",
             "global/towline_control",
+            "global//towline_control",
+            "global/./towline_control",
+            "global/towline_control/",
             "./base/1",
         ] {
             assert!(safe_path(name).is_none(), "{name}");

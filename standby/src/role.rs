@@ -11,6 +11,7 @@ use towline_access::cluster::ReceiverRow;
 use towline_access::engine::RetentionHooks;
 use towline_base::settings::Settings;
 use towline_base::{Clock, Lsn, LsnPublisher, NodeId, SystemId, TimelineId};
+use towline_proto::UNFINISHED_RECORD;
 use towline_proto::transport::Secret;
 use towline_storage::CheckpointInfo;
 use towline_wal::{ReceivedWal, TimelineHistory};
@@ -172,9 +173,14 @@ impl StandbyView {
         self.shared.positions().flush.get()
     }
 
-    /// End of what was replayed.
+    /// End of what was replayed. Where readers are let in, of what they see: who finds a commit's position reached here finds the commit too,
+    /// and a batch that is still being applied does not count yet.
     pub fn last_replay_lsn(&self) -> Lsn {
-        self.shared.replay.replayed()
+        if self.is_consistent() {
+            self.shared.replay.horizon().get()
+        } else {
+            self.shared.replay.replayed()
+        }
     }
 
     /// The timeline that is followed.
@@ -212,7 +218,7 @@ impl StandbyView {
 /// A standby keeps what any member of the cluster may still need of it, within `max_slot_wal_keep_size` (B10).
 impl RetentionHooks for StandbyView {
     fn oldest_slot(&self) -> Option<Lsn> {
-        Some(self.retain())
+        Some(self.retain().saturating_sub(UNFINISHED_RECORD))
     }
 
     fn checkpoint_finished(&self, _info: &CheckpointInfo, _oldest_kept: Lsn) {}

@@ -128,10 +128,10 @@ impl Shared {
         (shared, received, parts.quorum)
     }
 
-    /// What is never cut off the log: data files may hold it, or a quorum is known to have had it.
+    /// What is never cut off the log, and what a primary must have, whether it has come here yet or not: data files may hold it, or a quorum is
+    /// known to have had it. So the quorum announced never lies behind the fork of the timeline that is followed (A1, I9).
     pub(crate) fn kept(&self) -> Lsn {
-        let had_by_quorum = self.quorum.get().min(self.positions().flush.get());
-        self.on_disk.max(self.replay.replayed()).max(had_by_quorum)
+        self.on_disk.max(self.replay.replayed()).max(self.quorum.get())
     }
 
     pub(crate) fn stopping(&self) -> bool {

@@ -32,9 +32,10 @@ use crate::backoff::Backoff;
 use crate::shared::{Shared, StandbyEnd, describe};
 use crate::writer::Command;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// HTTP/2 pings are the second line behind `wal_receiver_timeout`, and no more frequent than this.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/2 pings are the second line behind `wal_receiver_timeout`, and no more frequent than this: a primary whose machine stalls for a
+/// while is not taken for one that has gone.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is looked whether replay has moved, when nobody waits to hear of it.
 const APPLY_LOOK: Duration = Duration::from_millis(200);
@@ -69,11 +70,7 @@ impl From<towline_proto::BadMessage> for Ended {
 
 /// Streams until the role stops.
 pub(crate) async fn run(shared: Arc<Shared>, commands: mpsc::Sender<Command>) {
-    let longest = shared
-        .settings
-        .duration(keys::wal_retrieve_retry_interval)
-        .unwrap_or(Duration::from_secs(5));
-    let mut backoff = Backoff::new(FIRST_PAUSE, longest);
+    let mut backoff = Backoff::new(FIRST_PAUSE, longest_pause(&shared));
     let mut number = 0;
     while !shared.stopping() {
         number += 1;
@@ -103,11 +100,20 @@ pub(crate) async fn run(shared: Arc<Shared>, commands: mpsc::Sender<Command>) {
                 }
             }
         }
+        // It may have been changed since.
+        backoff.set_longest(longest_pause(&shared));
         tokio::select! {
             () = shared.cancel.cancelled() => return,
             () = tokio::time::sleep(backoff.next_pause()) => {}
         }
     }
+}
+
+fn longest_pause(shared: &Shared) -> Duration {
+    shared
+        .settings
+        .duration(keys::wal_retrieve_retry_interval)
+        .unwrap_or(Duration::from_secs(5))
 }
 
 struct Attempt<'a> {

@@ -200,7 +200,9 @@ impl Writer {
         history: TimelineHistory,
         sync_set_version: u64,
     ) -> Result<Result<(), String>, ReceiveError> {
-        let (kept, followed) = (self.shared.kept(), self.shared.followed());
+        // What was announced last may not be published yet.
+        let kept = self.shared.kept().max(self.announced);
+        let followed = self.shared.followed();
         let log = self.log();
         let (from, to, at) = (log.history().current(), history.current(), log.written());
         let unchanged = *log.history() == history && at == start;
@@ -213,8 +215,8 @@ impl Writer {
         // After a base backup the log begins below what is kept; nothing of it is cut then.
         if shared.is_none_or(|shared| shared < kept) || (start < at && start < kept) {
             return Ok(Err(format!(
-                "the stream begins at {start} of timeline {to}, and this standby has data up to {kept} of timeline {from} that the \
-                 primary lacks"
+                "the stream begins at {start} of timeline {to}, and this standby knows of data up to {kept} of timeline {from} that \
+                 the primary lacks"
             )));
         }
         if let Err(refused) = promised(self.shared.promise.give(to, sync_set_version))? {

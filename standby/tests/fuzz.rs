@@ -22,7 +22,10 @@ use towline_proto::transport::{Secret, ShowSecret, endpoint};
 #[global_allocator]
 static ALLOCATOR: WatchedAllocator = WatchedAllocator;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take: less than a case may.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// Between two pings of the connection, which is looked at only while a case talks: the pause between two cases is none that breaks it.
+const KEEPALIVE: Duration = Duration::from_secs(600);
 
 fn wrong_timeline(case: &mut Case, right: &Option<Timeline>) -> Option<Timeline> {
     let mut timeline = right.clone().unwrap();
@@ -129,7 +132,7 @@ fn a_standby_that_breaks_the_protocol_is_refused_and_the_primary_goes_on() {
         .build()
         .unwrap();
     let mut client = runtime.block_on(async {
-        let endpoint = endpoint(&primary.url(), PATIENCE, PATIENCE).unwrap();
+        let endpoint = endpoint(&primary.url(), PATIENCE, KEEPALIVE).unwrap();
         let secret = Secret::parse(cluster::SECRET).unwrap();
         ReplicationClient::with_interceptor(endpoint.connect().await.unwrap(), ShowSecret(secret))
     });

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cluster::{Primary, Standby, eventually};
+use cluster::{PATIENCE, Primary, Standby, eventually};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -30,7 +30,8 @@ use towline_proto::replication::{Ack, HandshakeReply, PrimaryMessage, StandbyMes
 use towline_proto::transport::{self, Secret, ShowSecret};
 use towline_standby::StandbyEnd;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two pings of a connection: a machine that stalls is not taken for a line that is cut.
+const KEEPALIVE: Duration = Duration::from_secs(600);
 /// How long the answer to a handshake is held back: longer than any pause between acks.
 const SLOW: Duration = Duration::from_millis(500);
 
@@ -63,7 +64,7 @@ struct Line {
 impl Line {
     async fn client(&self) -> Result<ReplicationClient<InterceptedService<Channel, ShowSecret>>, Status> {
         let failed = |error: tonic::transport::Error| Status::unavailable(error.to_string());
-        let endpoint = transport::endpoint(&self.upstream, PATIENCE, PATIENCE).map_err(failed)?;
+        let endpoint = transport::endpoint(&self.upstream, PATIENCE, KEEPALIVE).map_err(failed)?;
         let channel = endpoint.connect().await.map_err(failed)?;
         let secret = Secret::parse(cluster::SECRET).unwrap();
         Ok(ReplicationClient::with_interceptor(channel, ShowSecret(secret))
@@ -234,7 +235,7 @@ impl Rig {
             .max_decoding_message_size(transport::MESSAGE_LIMIT)
             .max_encoding_message_size(transport::MESSAGE_LIMIT);
         runtime.spawn(
-            transport::server(PATIENCE)
+            transport::server(KEEPALIVE)
                 .add_service(service)
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
@@ -253,6 +254,17 @@ impl Rig {
     fn must_flow(&self, when: &str) {
         let lsn = self.primary.commit(CommitLevel::On, PATIENCE).expect(when);
         eventually(when, || self.standby.horizon() >= lsn);
+    }
+
+    /// The same with another primary at the same address. No stream is open, and none begins meanwhile.
+    fn with_primary(self, change: impl FnOnce(Primary) -> Primary) -> Rig {
+        self.line.held.send_replace(true);
+        self.cut();
+        self.primary.wait_gone("s1");
+        Rig {
+            primary: change(self.primary),
+            ..self
+        }
     }
 
     /// Ends the streams; those that follow are new.
@@ -562,6 +574,62 @@ fn acks_that_claim_more_than_can_be_end_the_stream_with_an_error() {
         *rig.line.ack_change.lock() = Some(change);
         rig.until_it_says(case, reasons);
     }
+    rig.stop();
+}
+
+/// It followed a primary that lacked what it only knew a quorum to have, and showed what that one wrote in its place before any quorum had
+/// that.
+#[test]
+fn a_standby_that_lags_does_not_follow_a_primary_that_lacks_what_a_quorum_is_known_to_have() {
+    let _turn = cluster::turn_without_failpoints();
+    let rig = Rig::new("");
+    let mut old = None;
+    let rig = rig.with_primary(|primary| {
+        for _ in 0..3 {
+            primary.switch_segment();
+            primary.commit(CommitLevel::On, PATIENCE).expect("needs nobody");
+        }
+        let files = primary.stop();
+        old = Some(files.copy());
+        let primary = Primary::start("", files);
+        primary.commit(CommitLevel::On, PATIENCE).expect("needs nobody");
+        primary
+    });
+    // The first bytes arrive alone, and with them how far the quorum is: beyond where the copy leaves this history.
+    let before = rig.standby.view().last_receive_lsn();
+    let mut passed = false;
+    let only_the_first: Change = Box::new(move |message: &PrimaryMessage| match &message.message {
+        Some(Told::Handshake(_)) => Passed::Same,
+        Some(Told::Wal(_)) if !std::mem::replace(&mut passed, true) => Passed::Same,
+        _ => Passed::Instead(Vec::new()),
+    });
+    *rig.line.change.lock() = Some(only_the_first);
+    rig.line.held.send_replace(false);
+    eventually("the first bytes", || {
+        rig.standby.view().last_receive_lsn() > before
+    });
+    let mut newest = None;
+    let rig = rig.with_primary(|primary| {
+        newest = Some(primary.stop());
+        // The first start of the copy opens a timeline of the same number, the next one a higher one, which may be followed.
+        let primary = Primary::start("", old.take().unwrap());
+        Primary::start("", primary.stop())
+    });
+    *rig.line.change.lock() = None;
+    let has = rig.standby.view().last_receive_lsn();
+    rig.line.held.send_replace(false);
+    eventually("it is refused", || {
+        let trouble = rig.standby.view().trouble();
+        trouble.is_some_and(|trouble| trouble.contains("lacks what"))
+    });
+    assert_eq!(rig.standby.view().ended(), None);
+    assert_eq!(rig.standby.view().last_receive_lsn(), has);
+    let rig = rig.with_primary(|primary| {
+        primary.stop();
+        Primary::start("", newest.take().unwrap())
+    });
+    rig.line.held.send_replace(false);
+    rig.must_flow("on the newest data");
     rig.stop();
 }
 

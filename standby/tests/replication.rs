@@ -6,13 +6,16 @@ mod cluster;
 
 use std::time::{Duration, Instant};
 
-use cluster::{Primary, Standby, eventually};
+use cluster::{PATIENCE, Primary, Standby, eventually};
 use towline_access::CommitLevel;
+use towline_access::engine::RetentionHooks;
 use towline_base::failpoint::{self, Action, FailpointGuard};
-use towline_base::{Incarnation, Lsn, TimelineId, TimelineNumber};
+use towline_base::{Incarnation, Lsn, NodeId, TimelineId, TimelineNumber};
+use towline_proto::UNFINISHED_RECORD;
+use towline_proto::replication::BaseBackupRequest;
+use towline_proto::replication::replication_client::ReplicationClient;
+use towline_proto::transport::{self, Secret, ShowSecret};
 use towline_standby::StandbyEnd;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn an_empty_standby_clones_itself_streams_and_shows_what_the_quorum_has() {
@@ -24,19 +27,16 @@ fn an_empty_standby_clones_itself_streams_and_shows_what_the_quorum_has() {
         .expect("released with the standby");
     eventually("the standby shows the commit", || standby.horizon() >= lsn);
     assert!(standby.view().is_consistent());
-    let rows = primary.view().replication();
-    assert_eq!(rows.len(), 1);
-    assert_eq!(rows[0].application_name, "s1");
+    let row = primary.only_stream();
+    assert_eq!(row.application_name, "s1");
     assert_eq!(
-        (rows[0].sync_state.as_str(), rows[0].state.as_str()),
+        (row.sync_state.as_str(), row.state.as_str()),
         ("quorum", "streaming")
     );
-    assert!(rows[0].flush_lsn >= lsn && rows[0].sent_lsn >= rows[0].write_lsn);
+    assert!(row.flush_lsn >= lsn && row.sent_lsn >= row.write_lsn);
     assert_eq!(primary.view().slots()[0].wal_status, "reserved");
     assert!(primary.view().slots()[0].active);
-    eventually("replay is told", || {
-        primary.view().replication()[0].replay_lsn >= lsn
-    });
+    eventually("replay is told", || primary.only_stream().replay_lsn >= lsn);
     assert_eq!(standby.view().receiver().status, "streaming");
     primary.stop();
     standby.stop();
@@ -62,7 +62,7 @@ fn a_standby_that_lets_readers_in_shows_them_what_its_copy_has() {
             "{shown} is shown, {lsn} was committed before the copy"
         );
         standby.stop();
-        eventually("its slot is free", || !primary.view().slots()[0].active);
+        primary.wait_gone("s1");
     }
     primary.stop();
 }
@@ -151,15 +151,11 @@ fn an_idle_cluster_announces_the_quorum() {
         .commit(CommitLevel::On, PATIENCE)
         .expect("alone it needs nobody");
     eventually("both show it", || one.horizon() >= lsn && two.horizon() >= lsn);
-    assert_eq!(
-        primary
-            .view()
-            .replication()
-            .iter()
-            .filter(|row| row.sync_state == "async")
-            .count(),
-        2
-    );
+    // A base backup has a row of its own, until its end is noted.
+    eventually("two streams, both asynchronous", || {
+        let rows = primary.view().replication();
+        rows.len() == 2 && rows.iter().all(|row| row.sync_state == "async")
+    });
     one.stop();
     two.stop();
     primary.stop();
@@ -176,6 +172,7 @@ fn a_primary_that_restarts_opens_a_timeline_and_the_standby_cuts_what_no_quorum_
     let durable = primary.flush();
     let held = FailpointGuard::new("wal::before_fsync", Action::Pause, 0);
     let _lost = primary.commit_aside(CommitLevel::On);
+    assert!(failpoint::wait_paused("wal::before_fsync", PATIENCE));
     eventually("the standby has it", || {
         standby.view().last_receive_lsn() > durable
     });
@@ -186,7 +183,7 @@ fn a_primary_that_restarts_opens_a_timeline_and_the_standby_cuts_what_no_quorum_
         .expect("released on the new timeline");
     eventually("shown on the new timeline", || standby.horizon() >= after);
     assert_eq!(standby.view().timeline(), primary.timeline());
-    assert_eq!(primary.view().replication().len(), 1);
+    primary.only_stream();
     let files = standby.stop();
     // And again from its files.
     let standby = Standby::start("s1", &primary, files);
@@ -204,7 +201,7 @@ fn a_standby_whose_wal_is_gone_is_told_to_clone_itself_anew() {
     let lsn = primary.commit(CommitLevel::On, PATIENCE).expect("released");
     eventually("shown", || standby.horizon() >= lsn);
     let files = standby.stop();
-    eventually("its slot is free", || !primary.view().slots()[0].active);
+    primary.wait_gone("s1");
     primary
         .slots()
         .invalidate_below(primary.flush().saturating_add(1))
@@ -279,15 +276,22 @@ fn a_standby_keeps_what_the_slowest_member_needs() {
     let lsn = primary.commit(CommitLevel::On, PATIENCE).expect("released");
     eventually("both have it", || one.horizon() >= lsn && two.horizon() >= lsn);
     let files = two.stop();
+    primary.wait_gone("s2");
     primary.remove_old_wal();
     let needed = primary.slots().oldest_saved().expect("two slots");
     eventually("the needs of the absent one are announced", || {
         one.view().retain() == needed
     });
     assert!(needed <= primary.slot_of("s2") && needed < primary.slot_of("s1"));
+    // From the beginning of a record that it may have half of.
+    assert_eq!(
+        one.view().oldest_slot(),
+        Some(needed.saturating_sub(UNFINISHED_RECORD))
+    );
     let unreachable = primary.url();
     let two = Standby::start("s2", &primary, files);
-    primary.stop();
+    // Its address stays its own.
+    let _stopped = primary.stop();
     let files = one.stop();
     // Nobody speaks to it now.
     let one = Standby::start_at(&unreachable, files);
@@ -309,6 +313,7 @@ fn the_segments_that_an_absent_member_needs_stay_on_a_standby_and_no_others() {
     let lsn = primary.commit(CommitLevel::On, PATIENCE).expect("released");
     eventually("both have it", || one.horizon() >= lsn && two.horizon() >= lsn);
     let files = two.stop();
+    primary.wait_gone("s2");
     for _ in 0..3 {
         primary.remove_old_wal();
     }
@@ -406,12 +411,93 @@ fn a_second_node_of_the_same_name_is_refused_and_the_first_goes_on() {
         primary.commit(CommitLevel::On, PATIENCE).expect("released");
     }
     // The stream that it had under its own name is noticed to have ended.
-    eventually("one stream is left", || primary.view().replication().len() == 1);
-    assert_eq!(primary.view().replication()[0].sync_state, "sync");
+    assert_eq!(primary.only_stream().sync_state, "sync");
     assert_eq!(one.view().trouble(), None);
     primary.stop();
     one.stop();
     two.stop();
+}
+
+/// It was counted as a standby like any other, although the two have one vote.
+#[test]
+fn a_standby_with_the_identity_of_its_primary_is_refused() {
+    let _turn = cluster::turn_without_failpoints();
+    let primary = Primary::init("");
+    let standby = Standby::empty("s1", &primary);
+    let files = standby.stop().as_copy_of(&primary);
+    let standby = Standby::start("p", &primary, files);
+    eventually("it is refused", || {
+        let trouble = standby.view().trouble();
+        trouble.is_some_and(|trouble| trouble.contains("has the identity of this primary"))
+    });
+    assert_eq!(standby.view().ended(), None);
+    standby.stop();
+    primary.stop();
+}
+
+/// Whoever was told to clone itself anew came back before its stream was noticed to have ended, and failed.
+#[test]
+fn a_clone_waits_until_the_stream_before_has_left_its_slot() {
+    let _turn = cluster::turn_without_failpoints();
+    let primary = Primary::init("");
+    let earlier = NodeId {
+        name: "s1".into(),
+        incarnation: Incarnation([7; 16]),
+    };
+    primary.slots().ensure("s1", &earlier, primary.flush()).unwrap();
+    let held = primary.slots().acquire("s1", 1).unwrap();
+    let url = primary.url();
+    let cloning = std::thread::spawn(move || Standby::empty_at("s1", &url));
+    eventually("it waits for the slot", || {
+        let rows = primary.view().replication();
+        rows.iter().any(|row| row.state == "backup") || cloning.is_finished()
+    });
+    drop(held);
+    let standby = cloning.join().unwrap();
+    let lsn = primary.commit(CommitLevel::On, PATIENCE).expect("released");
+    eventually("shown by the clone", || standby.horizon() >= lsn);
+    standby.stop();
+    primary.stop();
+}
+
+/// It was copied to its end, and the standby found out only then that it could not follow, again and again.
+#[test]
+fn a_base_backup_whose_wal_is_removed_meanwhile_ends_and_says_what_to_do() {
+    let _turn = cluster::turn_without_failpoints();
+    let primary = Primary::init("");
+    let node = NodeId {
+        name: "s1".into(),
+        incarnation: Incarnation([7; 16]),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let said = runtime.block_on(async {
+        // A small window: what is not taken here waits in the primary.
+        let endpoint = transport::endpoint(&primary.url(), PATIENCE, PATIENCE)
+            .unwrap()
+            .initial_stream_window_size(65_536_u32)
+            .initial_connection_window_size(65_536_u32);
+        let secret = ShowSecret(Secret::parse(cluster::SECRET).unwrap());
+        let channel = endpoint.connect().await.unwrap();
+        let mut client = ReplicationClient::with_interceptor(channel, secret);
+        let request = BaseBackupRequest {
+            node: Some((&node).into()),
+            slot: String::new(),
+        };
+        let mut messages = client.base_backup(request).await.unwrap().into_inner();
+        messages.message().await.unwrap().expect("it begins");
+        primary.slots().invalidate_below(Lsn::MAX).unwrap();
+        loop {
+            match messages.message().await {
+                Ok(message) => assert!(message.is_some(), "it is complete"),
+                Err(status) => break status.message().to_owned(),
+            }
+        }
+    });
+    assert!(said.contains("raise max_slot_wal_keep_size"), "{said}");
+    primary.stop();
 }
 
 #[test]
@@ -486,10 +572,10 @@ fn a_standby_that_does_not_keep_up_holds_the_stream_back_not_the_primarys_memory
     }
     assert!(failpoint::wait_paused("standby::before_flush", PATIENCE));
     // Queues, windows and socket buffers fill up, and then nothing is sent any more.
-    let mut before = primary.sent();
+    let mut before = primary.only_stream().sent_lsn;
     eventually("the stream stands still", || {
         std::thread::park_timeout(Duration::from_millis(200));
-        std::mem::replace(&mut before, primary.sent()) == before
+        std::mem::replace(&mut before, primary.only_stream().sent_lsn) == before
     });
     let on_the_way = before.distance_from(standby.view().last_receive_lsn());
     assert!(on_the_way < 40 << 20, "{on_the_way} bytes are on the way");

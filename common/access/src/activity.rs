@@ -90,6 +90,10 @@ pub struct TableActivity {
     /// What is to be added to the sums of the counters above for the rows live and dead.
     live_base: AtomicI64,
     dead_base: AtomicI64,
+    /// The counters when the vacuum at work began.
+    grown_at_begin: AtomicI64,
+    died_at_begin: AtomicI64,
+    inserted_at_begin: AtomicU64,
     /// The counters at the last vacuum, and the last analyze.
     inserted_at_vacuum: AtomicU64,
     changed_at_analyze: AtomicU64,
@@ -174,11 +178,10 @@ impl TableActivity {
             + signed(read(&self.undone_deletes))
     }
 
-    /// Versions that became dead less those pruned away: an update leaves the old one, or the new one when it is rolled back.
+    /// Versions that became dead: an update leaves the old one, or the new one when it is rolled back.
     fn died(&self) -> i64 {
         signed(self.updated()) + signed(read(&self.deleted)) - signed(read(&self.undone_deletes))
             + signed(read(&self.undone_inserts))
-            - signed(read(&self.pruned))
     }
 
     /// Changes that were committed.
@@ -189,7 +192,8 @@ impl TableActivity {
     }
 
     fn dead(&self) -> u64 {
-        u64::try_from(self.dead_base.load(Ordering::Relaxed) + self.died()).unwrap_or(0)
+        let left = self.died() - signed(read(&self.pruned));
+        u64::try_from(self.dead_base.load(Ordering::Relaxed) + left).unwrap_or(0)
     }
 
     fn set_live(&self, rows: u64) {
@@ -202,13 +206,29 @@ impl TableActivity {
         raise(&self.pruned, u64::from(versions).min(self.dead()));
     }
 
-    /// A vacuum has counted anew. `now` in µs since 2000.
-    pub fn vacuumed(&self, report: &VacuumReport, now: i64, by_autovacuum: bool) {
-        self.set_live(report.live_rows);
-        self.dead_base
-            .store(signed(report.recently_dead) - self.died(), Ordering::Relaxed);
-        self.inserted_at_vacuum
+    /// A vacuum begins to count. There is one at a time.
+    pub(crate) fn vacuum_begins(&self) {
+        self.grown_at_begin.store(self.grown(), Ordering::Relaxed);
+        self.died_at_begin.store(self.died(), Ordering::Relaxed);
+        self.inserted_at_begin
             .store(read(&self.inserted), Ordering::Relaxed);
+    }
+
+    /// A vacuum has counted anew. `now` in µs since 2000. What was committed while it counted may be in its report or not: it is counted on
+    /// top, so that a row too many is looked for next time, and none is forgotten.
+    pub fn vacuumed(&self, report: &VacuumReport, now: i64, by_autovacuum: bool) {
+        let (grown, died) = (
+            self.grown_at_begin.load(Ordering::Relaxed),
+            self.died_at_begin.load(Ordering::Relaxed),
+        );
+        self.live_base
+            .store(signed(report.live_rows) - grown, Ordering::Relaxed);
+        self.dead_base.store(
+            signed(report.recently_dead) - died + signed(read(&self.pruned)),
+            Ordering::Relaxed,
+        );
+        self.inserted_at_vacuum
+            .store(read(&self.inserted_at_begin), Ordering::Relaxed);
         let (last, count) = if by_autovacuum {
             (&self.last_autovacuum, &self.autovacuums)
         } else {
@@ -326,12 +346,53 @@ mod tests {
             recently_dead: 2,
             ..VacuumReport::default()
         };
+        activity.vacuum_begins();
         activity.vacuumed(&report, 1, true);
         activity.add(&changes, true);
         let counts = activity.counts();
         assert_eq!(
             (counts.live, counts.dead, counts.inserted_since_vacuum),
             (10, 7, 5)
+        );
+    }
+
+    /// What was deleted between a vacuum's look at the page and its report was forgotten, and no autovacuum came for it.
+    #[test]
+    fn what_is_committed_while_a_vacuum_counts_is_still_to_be_vacuumed() {
+        let activity = TableActivity::beginning_at(0.0);
+        let changes = |inserted, deleted| Changes {
+            inserted,
+            deleted,
+            ..Changes::default()
+        };
+        activity.add(&changes(4000, 0), true);
+        activity.vacuum_begins();
+        activity.add(&changes(10, 3000), true);
+        // The vacuum prunes as well.
+        activity.pruned(5);
+        let report = VacuumReport {
+            live_rows: 4000,
+            ..VacuumReport::default()
+        };
+        activity.vacuumed(&report, 1, true);
+        let counts = activity.counts();
+        assert_eq!(
+            (counts.live, counts.dead, counts.inserted_since_vacuum),
+            (1010, 3000, 10)
+        );
+        activity.vacuum_begins();
+        activity.vacuumed(
+            &VacuumReport {
+                live_rows: 1010,
+                ..VacuumReport::default()
+            },
+            2,
+            true,
+        );
+        let counts = activity.counts();
+        assert_eq!(
+            (counts.live, counts.dead, counts.inserted_since_vacuum),
+            (1010, 0, 0)
         );
     }
 }

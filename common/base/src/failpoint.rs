@@ -26,7 +26,7 @@ static CHANGED: Condvar = Condvar::new();
 pub enum Action {
     /// Nothing; hits are still counted.
     Off,
-    /// Hold the thread until [`release`] or a new action.
+    /// Hold the thread until [`release`] or another action.
     Pause,
     /// Hold the thread as long as this file exists.
     PauseWhileFile(PathBuf),
@@ -47,7 +47,10 @@ struct Point {
     action: Action,
     skip: u64,
     hits: u64,
+    /// Threads held since the last release.
     paused: u64,
+    /// How often the threads held were let go: one that is slow to leave is not held anew by a pause that follows at once.
+    releases: u64,
 }
 
 /// Reaches the failpoint of this name; a `std::io::Result<()>`.
@@ -94,12 +97,10 @@ fn reach_configured(name: &str) -> io::Result<()> {
         }
         Action::Pause => {
             point.paused += 1;
+            let releases = point.releases;
             CHANGED.notify_all();
-            while action_of(&table, name) == Some(Action::Pause) {
+            while releases_of(&table, name) == Some(releases) {
                 CHANGED.wait(&mut table);
-            }
-            if let Some(point) = table.as_mut().and_then(|points| points.get_mut(name)) {
-                point.paused -= 1;
             }
             Ok(())
         }
@@ -113,15 +114,20 @@ fn reach_configured(name: &str) -> io::Result<()> {
     }
 }
 
-fn action_of(table: &Option<HashMap<String, Point>>, name: &str) -> Option<Action> {
-    table.as_ref()?.get(name).map(|point| point.action.clone())
+fn releases_of(table: &Option<HashMap<String, Point>>, name: &str) -> Option<u64> {
+    table.as_ref()?.get(name).map(|point| point.releases)
 }
 
-/// Sets a failpoint's action; it takes effect after `skip` more hits.
+/// Sets a failpoint's action; it takes effect after `skip` more hits. Threads that it holds stay held if it still pauses, and are freed
+/// otherwise.
 pub fn configure(name: &str, action: Action, skip: u64) {
     let mut table = TABLE.lock();
     let points = table.get_or_insert_default();
-    let paused = points.get(name).map_or(0, |point| point.paused);
+    let (paused, releases) = match points.get(name) {
+        Some(point) if action == Action::Pause => (point.paused, point.releases),
+        Some(point) => (0, point.releases + 1),
+        None => (0, 0),
+    };
     points.insert(
         name.to_owned(),
         Point {
@@ -129,6 +135,7 @@ pub fn configure(name: &str, action: Action, skip: u64) {
             skip,
             hits: 0,
             paused,
+            releases,
         },
     );
     ANY.store(true, Ordering::Relaxed);
@@ -230,6 +237,9 @@ fn parse_action(text: &str) -> Option<Action> {
 mod tests {
     use super::*;
 
+    /// Far above what any wait here takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     #[test]
     fn an_unknown_failpoint_does_nothing() {
         assert!(failpoint!("base::never_configured").is_ok());
@@ -253,10 +263,25 @@ mod tests {
     fn a_paused_thread_goes_on_when_released() {
         configure("base::pause", Action::Pause, 0);
         let thread = std::thread::spawn(|| failpoint!("base::pause").is_ok());
-        assert!(wait_paused("base::pause", Duration::from_secs(10)));
+        assert!(wait_paused("base::pause", PATIENCE));
         assert!(!thread.is_finished());
         release("base::pause");
         assert!(thread.join().is_ok_and(|ok| ok));
+    }
+
+    /// A thread that was let go and had not run yet was held for good, and was taken for the next one to come.
+    #[test]
+    fn a_release_frees_a_thread_although_the_failpoint_pauses_again_at_once() {
+        configure("base::again", Action::Pause, 0);
+        let thread = std::thread::spawn(|| failpoint!("base::again").is_ok());
+        assert!(wait_paused("base::again", PATIENCE));
+        configure("base::again", Action::Pause, 1);
+        assert!(wait_paused("base::again", Duration::ZERO), "still held");
+        release("base::again");
+        configure("base::again", Action::Pause, 0);
+        assert!(!wait_paused("base::again", Duration::ZERO));
+        assert!(thread.join().is_ok_and(|ok| ok));
+        release("base::again");
     }
 
     #[test]

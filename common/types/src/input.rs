@@ -353,26 +353,32 @@ fn parse_array(text: &str, element: ColumnType, style: &IoStyle) -> Result<Array
     };
     let body = trim_space(text);
     // An explicit `[l:u]=` prefix.
-    let (lowers, body) = match body.strip_prefix('[') {
+    let (given, body) = match body.strip_prefix('[') {
         None => (None, body),
         Some(_) => {
             let (bounds, rest) = body
                 .split_once('=')
                 .ok_or_else(|| malformed("Missing \"=\" after array dimensions."))?;
-            let mut lowers = Vec::new();
+            let mut given = Vec::new();
             for part in trim_space(bounds).split(']').filter(|p| !p.is_empty()) {
                 let part = part
                     .strip_prefix('[')
                     .ok_or_else(|| malformed("Missing \"]\" after array dimensions."))?;
-                let lower = part.split_once(':').map_or("1", |(l, _)| l);
-                lowers.push(
-                    lower
-                        .trim()
-                        .parse::<i32>()
-                        .map_err(|_| malformed("Missing array dimension value."))?,
-                );
+                let (lower, upper) = part.split_once(':').unwrap_or(("1", part));
+                let bound = |text: &str| {
+                    let bound = text.trim().parse::<i32>();
+                    bound.map_err(|_| malformed("Missing array dimension value."))
+                };
+                let (lower, upper) = (bound(lower)?, bound(upper)?);
+                if upper < lower {
+                    return Err(TypeError::new(
+                        SqlState::ARRAY_SUBSCRIPT_ERROR,
+                        "upper bound cannot be less than lower bound",
+                    ));
+                }
+                given.push((lower, i64::from(upper) - i64::from(lower) + 1));
             }
-            (Some(lowers), trim_space(rest))
+            (Some(given), trim_space(rest))
         }
     };
     if !body.starts_with('{') {
@@ -397,6 +403,16 @@ fn parse_array(text: &str, element: ColumnType, style: &IoStyle) -> Result<Array
     }
     let (values, lens) = (parser.values, parser.lens);
     let product: usize = lens.iter().product();
+    if let Some(given) = &given
+        && !given
+            .iter()
+            .map(|(_, len)| *len)
+            .eq(lens.iter().map(|len| *len as i64))
+    {
+        return Err(malformed(
+            "Specified array dimensions do not match array contents.",
+        ));
+    }
     if lens.is_empty() || values.is_empty() {
         return Ok(ArrayValue {
             element: element.id,
@@ -414,7 +430,10 @@ fn parse_array(text: &str, element: ColumnType, style: &IoStyle) -> Result<Array
         .enumerate()
         .map(|(i, len)| crate::array::Dimension {
             len: *len as i32,
-            lower: lowers.as_ref().and_then(|l| l.get(i).copied()).unwrap_or(1),
+            lower: given
+                .as_ref()
+                .and_then(|given| given.get(i))
+                .map_or(1, |(lower, _)| *lower),
         })
         .collect::<smallvec::SmallVec<[_; 1]>>();
     ArrayValue::count(&dims)?;

@@ -15,7 +15,7 @@ use towline_wal::retention::Action;
 use towline_wal::{NoCredit, PermitIssuer, RecordBuilder, Rmgr, Wal, WalTuning, spawn_writer};
 
 /// Far above what any wait here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn wait(wal: &Wal, lsn: Lsn, what: &str) {
     let outcome = wal.positions().flush.wait_for(lsn).block(Some(PATIENCE));

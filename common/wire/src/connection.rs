@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use towline_access::session::{Interrupt, Interrupts, SessionState};
@@ -94,6 +95,8 @@ pub struct Connection<IO, S> {
     copy: Option<Protocol>,
     /// When `statement_timeout` strikes.
     deadline: Option<Instant>,
+    /// Raises the flag then, for a step that does not yield.
+    alarm: Option<Alarm>,
     /// A statement group is running (its flags were cleared at its start).
     in_group: bool,
     /// A terminated session's wait was given up already.
@@ -120,6 +123,7 @@ where
             skip_until_sync: false,
             copy: None,
             deadline: None,
+            alarm: None,
             in_group: false,
             gave_up: false,
         }
@@ -229,9 +233,8 @@ where
             // A client may still be sending data for a COPY that has failed.
             Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) => Ok(()),
             Message::FunctionCall => {
-                self.report(&SqlError::unsupported("the function-call protocol"))?;
-                self.ready();
-                Ok(())
+                self.failed_message(frame.kind, SqlError::unsupported("the function-call protocol"))
+                    .await
             }
             Message::Password => Err(End::Fatal(protocol_error(&ProtocolError::fatal(
                 "invalid frontend message type 112",
@@ -301,7 +304,9 @@ where
     /// What follows a query's or a portal's end, or the start of its COPY.
     async fn finish(&mut self, protocol: Protocol, driven: Driven) -> Result<(), End> {
         self.copy = None;
-        self.deadline = None;
+        if !matches!(driven, Driven::CopyIn) {
+            self.stop_timer();
+        }
         match (driven, protocol) {
             (Driven::CopyIn, _) => {
                 self.copy = Some(protocol);
@@ -356,11 +361,21 @@ where
             let driven = self.drive(outcome).await?;
             return self.finish(protocol, driven).await;
         }
+        if matches!(kind, b'd' | b'c' | b'f') {
+            // The rest of a COPY that has failed: nobody looks into it, and an answer would be taken for
+            // another message's.
+            return Ok(());
+        }
+        self.failed_message(kind, error).await
+    }
+
+    /// A message that is an error outside of a COPY: an open transaction block fails.
+    async fn failed_message(&mut self, kind: u8, error: SqlError) -> Result<(), End> {
         self.session.interrupt(error.clone());
         let outcome = self.session.resume(&mut self.reply);
         self.drive(outcome).await?;
         match kind {
-            b'P' | b'B' | b'D' | b'E' | b'C' => self.extended_error(&error),
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => self.extended_error(&error),
             _ => {
                 self.skip_until_sync = false;
                 self.report(&error)?;
@@ -398,7 +413,7 @@ where
 
     fn ready(&mut self) {
         self.in_group = false;
-        self.deadline = None;
+        self.stop_timer();
         let status = self.session.transaction_status();
         backend::ready_for_query(&mut self.reply.bytes, status);
         self.flush_wanted = true;
@@ -420,6 +435,16 @@ where
     fn start_timer(&mut self) {
         let timeout = self.session.statement_timeout();
         self.deadline = (timeout > 0).then(|| Instant::now() + Duration::from_millis(timeout.into()));
+        self.alarm = self.deadline.map(|at| Alarm::set(at, &self.interrupts));
+    }
+
+    /// The query or portal is over.
+    fn stop_timer(&mut self) {
+        self.alarm = None;
+        if self.deadline.take().is_some_and(|at| at <= Instant::now()) {
+            // It may have struck at the end: it is not for the next.
+            self.interrupts.clear_statement();
+        }
     }
 
     /// Steps the session until it has an answer or wants input.
@@ -474,6 +499,35 @@ where
 
     fn mark_active(&self) {
         self.session.show_state(SessionState::Active);
+    }
+}
+
+/// Strikes at a time unless it is dropped before, and never after.
+struct Alarm {
+    wanted: Arc<Mutex<bool>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Alarm {
+    fn set(at: Instant, interrupts: &Arc<Interrupts>) -> Self {
+        let wanted = Arc::new(Mutex::new(true));
+        let (asked, interrupts) = (Arc::clone(&wanted), Arc::clone(interrupts));
+        let task = tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            let asked = asked.lock();
+            if *asked {
+                interrupts.raise(Interrupt::StatementTimeout);
+            }
+        });
+        Self { wanted, task }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // The task may be at work on another thread, where aborting does not reach it.
+        *self.wanted.lock() = false;
+        self.task.abort();
     }
 }
 

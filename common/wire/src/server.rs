@@ -98,8 +98,8 @@ impl<B: Backend> Server<B> {
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let server = Arc::clone(&self);
-                        connections.spawn(async move { server.connection(stream, peer).await });
+                        let (server, stop) = (Arc::clone(&self), stop.clone());
+                        connections.spawn(async move { server.connection(stream, peer, stop).await });
                     }
                     Err(error) => {
                         tracing::warn!("could not accept a connection: {error}");
@@ -122,7 +122,7 @@ impl<B: Backend> Server<B> {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, stop: watch::Receiver<Stop>) {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let _guard = OpenGuard(&self.open);
         let _ = stream.set_nodelay(true);
@@ -145,7 +145,13 @@ impl<B: Backend> Server<B> {
             tls: false,
         };
         let greeting = auth::greet(stream, transport, peer.port(), &gate);
-        let greeted = tokio::time::timeout(config.authentication_timeout, Box::pin(greeting)).await;
+        let greeting = tokio::time::timeout(config.authentication_timeout, Box::pin(greeting));
+        let greeted = tokio::select! {
+            greeted = greeting => greeted,
+            // Who has not logged in has nothing to lose, and may take its time. As in PostgreSQL, it is not
+            // told.
+            () = told_to_stop(stop) => return,
+        };
         let end = match greeted {
             Ok(Ok(connection)) => Box::pin(connection.run()).await,
             Ok(Err(end)) => end,
@@ -164,6 +170,11 @@ impl<B: Backend> Server<B> {
             ),
         }
     }
+}
+
+/// Ready when sessions are ended, or nobody is left to say so.
+async fn told_to_stop(mut stop: watch::Receiver<Stop>) {
+    let _ = stop.wait_for(|stop| *stop == Stop::Fast).await;
 }
 
 /// Tells a client above all limits why it is closed, without waiting for what it has to say.

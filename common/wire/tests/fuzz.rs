@@ -138,7 +138,7 @@ fn a_client_that_breaks_the_protocol_is_answered_or_sent_away() {
             let mut answer = Vec::new();
             let receive = reading.read_to_end(&mut answer);
             let all = async { tokio::join!(send, receive, client.server) };
-            let (_, _, end) = tokio::time::timeout(Duration::from_secs(10), all)
+            let (_, _, end) = tokio::time::timeout(Duration::from_secs(25), all)
                 .await
                 .expect("the server does not end");
             end.expect("the connection's task has panicked");

@@ -1,6 +1,7 @@
 //! The compose cluster of deploy/: built from the program under test, pgbench against its published ports,
 //! containers killed and back, and its volumes' data there again after `down` and `up`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub(crate) const CASES: fn() -> Vec<Case> = || {
 };
 
 /// How long a container may take to become healthy again.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A compose project of its own name and ports, removed with its volumes when dropped.
 struct Compose {
@@ -75,9 +76,11 @@ impl Compose {
         std::fs::create_dir_all(&secrets).unwrap();
         for name in ["cluster_secret", "postgres_password"] {
             let file = secrets.join(name);
-            if !file.exists() {
+            if !std::fs::metadata(&file).is_ok_and(|file| file.len() > 0) {
                 std::fs::write(&file, format!("secret{}", rand::random::<u64>())).unwrap();
             }
+            // As deploy/prepare does: the container's own user reads them.
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o444)).unwrap();
         }
         let password = std::fs::read_to_string(secrets.join("postgres_password"))
             .unwrap()
@@ -89,6 +92,8 @@ impl Compose {
             ports: [free_port(), free_port(), free_port()],
             password,
         };
+        // A run of the same number that was killed may have left its containers and its volumes.
+        compose.run(&["down", "-v", "--remove-orphans"]);
         compose.run(&["up", "-d"]);
         compose
     }
@@ -124,16 +129,14 @@ impl Compose {
     }
 
     fn wait_healthy(&self, services: &[&str]) {
-        for service in services {
-            wait_until(&format!("{service} to be healthy"), PATIENCE, || {
-                let id = self.container(service);
-                let mut inspect = Command::new("docker");
-                inspect.args(["inspect", "--format", "{{.State.Health.Status}}", &id]);
-                inspect
-                    .output()
-                    .is_ok_and(|out| String::from_utf8_lossy(&out.stdout).trim() == "healthy")
-            });
-        }
+        let containers: Vec<String> = services.iter().map(|service| self.container(service)).collect();
+        wait_until(&format!("{services:?} to be healthy"), PATIENCE, || {
+            let mut inspect = Command::new("docker");
+            inspect.args(["inspect", "--format", "{{.State.Health.Status}}"]);
+            let said = inspect.args(&containers).output().unwrap().stdout;
+            let said = String::from_utf8_lossy(&said);
+            said.lines().count() == containers.len() && said.lines().all(|health| health == "healthy")
+        });
     }
 
     fn sql(&self, node: usize) -> Sql {
@@ -186,6 +189,11 @@ impl Compose {
 
 impl Drop for Compose {
     fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(said) = self.command(&["logs", "--no-color", "--tail", "30"]).output()
+        {
+            eprintln!("{}", String::from_utf8_lossy(&said.stdout));
+        }
         let _ = self.command(&["down", "-v", "--remove-orphans"]).output();
     }
 }

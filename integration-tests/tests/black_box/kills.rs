@@ -1,38 +1,62 @@
 //! `kill -9` at a random moment under load: no acknowledged row is missing afterwards, none is invented,
-//! and the nodes are equal.
+//! and the nodes are equal. Of a mix of transactions on a node alone, each is wholly there or wholly absent.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use towline_integration_tests::client::Sql;
 use towline_integration_tests::node::{Cluster, PATIENCE};
+use towline_integration_tests::raw::Raw;
+use towline_integration_tests::tools::towline;
 use towline_integration_tests::wait::{wait_for, wait_until};
 
 use crate::Case;
+use crate::mixed::{self, SCHEMA, Side, State};
 
 pub(crate) const CASES: fn() -> Vec<Case> = || {
-    vec![Case::new(
-        "no_acknowledged_row_is_lost_when_nodes_are_killed_under_load",
-        &[],
-        kill_rounds,
-    )]
+    vec![
+        Case::new(
+            "no_acknowledged_row_is_lost_when_nodes_are_killed_under_load",
+            &[],
+            kill_rounds,
+        ),
+        Case::new(
+            "every_transaction_of_a_mix_is_kept_or_undone_as_a_whole_when_a_node_is_killed",
+            &[],
+            kill_rounds_mixed,
+        ),
+    ]
 };
 
 /// Acknowledged rows that a round waits for before it kills.
 const ROWS_PER_ROUND: usize = 500;
 const WRITERS: usize = 8;
+/// Clients of the mixed rounds.
+const OWNERS: usize = 4;
 
-/// 20 rounds with TOWLINE_FULL=1, else a bounded form that kills each kind of node.
-fn rounds() -> u64 {
+/// So many rounds with TOWLINE_FULL=1, else a bounded form.
+fn rounds(full: u64, bounded: u64) -> u64 {
     if std::env::var("TOWLINE_FULL").is_ok_and(|v| v == "1") {
-        20
+        full
     } else {
-        6
+        bounded
     }
+}
+
+/// Of TOWLINE_SEED, to repeat a run, or a new one.
+fn seed() -> u64 {
+    let given = std::env::var("TOWLINE_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = given.unwrap_or_else(|| rand::rng().random());
+    println!("TOWLINE_SEED={seed}");
+    seed
 }
 
 #[derive(Default)]
@@ -71,11 +95,7 @@ fn rows(sql: &Sql) -> BTreeSet<i64> {
 }
 
 fn kill_rounds() {
-    let seed = std::env::var("TOWLINE_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(|| rand::rng().random());
-    println!("TOWLINE_SEED={seed}");
+    let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = Cluster::start(2, &["synchronous_standby_names=ANY 1 (*)"]);
     cluster
@@ -87,7 +107,8 @@ fn kill_rounds() {
     let mut base = 0_i64;
     let mut all_acknowledged = BTreeSet::new();
     let mut all_attempted = BTreeSet::new();
-    for round in 0..rounds() {
+    // Each kind of node is a victim, in the bounded form too.
+    for round in 0..rounds(20, 6) {
         let ledger = Arc::new(Ledger::default());
         let writers: Vec<_> = (0..WRITERS)
             .map(|w| {
@@ -144,4 +165,183 @@ fn kill_rounds() {
             );
         }
     }
+}
+
+/// A client of the mixed rounds.
+struct Owner {
+    number: usize,
+    random: StdRng,
+    /// What it has been told that it owns.
+    state: State,
+    /// What it owns if the commit is there whose answer it did not get.
+    perhaps: Option<State>,
+}
+
+/// Works until the connection breaks. Nothing that it does may be refused.
+fn work(port: u16, mut owner: Owner, acknowledged: &AtomicUsize) -> Owner {
+    let (Ok(sql), Ok(mut raw)) = (Sql::connect(port), Raw::log_in(port)) else {
+        return owner;
+    };
+    loop {
+        let work = mixed::plan(&mut owner.random, owner.number, &owner.state);
+        for (at, text) in work.texts.iter().enumerate() {
+            let broken = match &work.copy {
+                Some(data) => raw.copy_in(text, data).err().map(|error| {
+                    assert_ne!(error.kind(), io::ErrorKind::Other, "{text:.200}: {error}");
+                }),
+                None => sql.query(text).err().map(|failure| {
+                    assert_eq!(failure.sqlstate, None, "{text:.200}: {failure:?}");
+                }),
+            };
+            if broken.is_some() {
+                owner.perhaps = (at + 1 == work.texts.len()).then_some(work.after);
+                return owner;
+            }
+        }
+        owner.state = work.after;
+        acknowledged.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a client owns, as the node has it.
+fn owned(sql: &Sql, number: usize) -> State {
+    let rows = |query: String| sql.query(&query).unwrap().into_iter();
+    let of_ledger = format!("select id, n, v from ledger where owner = {number}");
+    let rows_of_ledger: Vec<_> = rows(of_ledger).collect();
+    let count = rows_of_ledger.len();
+    let cell = |row: &[Option<String>], at: usize| row[at].clone().unwrap();
+    let row = |row: Vec<Option<String>>| {
+        let (id, n) = (cell(&row, 0).parse().unwrap(), cell(&row, 1).parse().unwrap());
+        (id, (n, cell(&row, 2).into()))
+    };
+    let owned: BTreeMap<i32, (i64, Arc<str>)> = rows_of_ledger.into_iter().map(row).collect();
+    assert_eq!(owned.len(), count, "a row stands twice");
+    let is_there = |relation: String| {
+        let named = format!("select count(*) from pg_class where relname = '{relation}'");
+        sql.value(&named).unwrap() == "1"
+    };
+    let side = is_there(format!("side_{number}")).then(|| {
+        let of_side = rows(format!("select id, n from side_{number}"));
+        let row = |row: Vec<Option<String>>| (cell(&row, 0).parse().unwrap(), cell(&row, 1).parse().unwrap());
+        Side {
+            rows: of_side.map(row).collect(),
+            indexed: is_there(format!("side_{number}_n")),
+        }
+    });
+    State { rows: owned, side }
+}
+
+/// The table's rows by an index, in its order, are those that a scan of the table finds; in a range of the first key as well.
+fn index_agrees(sql: &Sql, table: &str, keys: &str) {
+    let numbers = |query: &str| -> Vec<Vec<i64>> {
+        let rows = sql.query(query).unwrap().into_iter();
+        let row = |row: Vec<Option<String>>| row.iter().flatten().map(|n| n.parse().unwrap()).collect();
+        rows.map(row).collect()
+    };
+    let (first, _) = keys.split_once(',').unwrap_or((keys, ""));
+    for (by_index, by_scan) in [
+        (String::new(), String::new()),
+        (
+            format!("where {first} >= 100 and {first} < 50000"),
+            format!("where {first} + 0 >= 100 and {first} + 0 < 50000"),
+        ),
+    ] {
+        let by_index = format!("select {keys} from {table} {by_index} order by {keys} limit 1000000");
+        let by_scan = format!("select {keys} from {table} {by_scan}");
+        for (query, way) in [(&by_index, "Index Scan"), (&by_scan, "Seq Scan")] {
+            let plan = format!("{:?}", sql.query(&format!("explain {query}")).unwrap());
+            assert!(plan.contains(way), "{query}: {plan}");
+        }
+        let mut scanned = numbers(&by_scan);
+        scanned.sort_unstable();
+        assert_eq!(numbers(&by_index), scanned, "{by_index}");
+    }
+}
+
+/// Everything that is there is what the clients own, and indexes agree with their tables.
+fn check(sql: &Sql, owners: &mut [Owner]) {
+    for owner in owners.iter_mut() {
+        let found = owned(sql, owner.number);
+        let perhaps = owner.perhaps.take();
+        assert!(
+            found == owner.state || perhaps.as_ref() == Some(&found),
+            "client {} owns {:#?}\nor {perhaps:#?}\nand there is {found:#?}",
+            owner.number,
+            owner.state
+        );
+        owner.state = found;
+        if let Some(side) = &owner.state.side {
+            let table = format!("side_{}", owner.number);
+            index_agrees(sql, &table, "id");
+            if side.indexed {
+                index_agrees(sql, &table, "n, id");
+            }
+        }
+    }
+    index_agrees(sql, "ledger", "owner, id");
+    index_agrees(sql, "ledger", "n, owner, id");
+    let all: usize = owners.iter().map(|owner| owner.state.rows.len()).sum();
+    assert_eq!(sql.value("select count(*) from ledger").unwrap(), all.to_string());
+    let sides = owners.iter().filter(|owner| owner.state.side.is_some()).count();
+    let tables = "select count(*) from pg_class where relkind = 'r' and relname like 'side%'";
+    assert_eq!(sql.value(tables).unwrap(), sides.to_string());
+}
+
+/// On the same data from first to last, with small buffers and little log, so that pages are written and segments go all the time.
+fn kill_rounds_mixed() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let settings = [
+        "synchronous_standby_names=",
+        "shared_buffers=16MB",
+        "max_wal_size=32MB",
+        "min_wal_size=32MB",
+        "autovacuum_naptime=1s",
+    ];
+    let mut cluster = Cluster::start(0, &settings);
+    let node = cluster.primary();
+    node.sql().query(SCHEMA).unwrap();
+    let port = node.sql_port;
+    let mut owners: Vec<Owner> = (0..OWNERS)
+        .map(|number| Owner {
+            number,
+            random: StdRng::seed_from_u64(random.random()),
+            state: State::default(),
+            perhaps: None,
+        })
+        .collect();
+    for round in 0..rounds(200, 5) {
+        let acknowledged = Arc::new(AtomicUsize::new(0));
+        let clients: Vec<JoinHandle<Owner>> = owners
+            .drain(..)
+            .map(|owner| {
+                let acknowledged = Arc::clone(&acknowledged);
+                std::thread::spawn(move || work(port, owner, &acknowledged))
+            })
+            .collect();
+        let enough = random.random_range(20..400);
+        wait_until("enough acknowledged transactions", PATIENCE, || {
+            acknowledged.load(Ordering::Relaxed) >= enough || clients.iter().any(JoinHandle::is_finished)
+        });
+        node.kill();
+        owners = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        if random.random_bool(0.3) {
+            // And again on its way up.
+            node.start();
+            wait_until("it to listen", PATIENCE, || {
+                TcpStream::connect(("127.0.0.1", port)).is_ok()
+            });
+            node.kill();
+        }
+        node.start_ready();
+        println!(
+            "round {round}: {} acknowledged",
+            acknowledged.load(Ordering::Relaxed)
+        );
+        check(&node.sql(), &mut owners);
+    }
+    assert_eq!(node.stop(), Some(0));
+    let mut checksums = Command::new(towline());
+    let said = checksums.arg("checksums").arg(&node.dir).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
 }

@@ -1,11 +1,11 @@
 //! Large values: on the primary and its standby, through kills, and through psql and COPY.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use towline_integration_tests::client::Sql;
 use towline_integration_tests::node::{Cluster, PATIENCE};
-use towline_integration_tests::tools::need;
+use towline_integration_tests::tools::psql;
 use towline_integration_tests::wait::wait_until;
 
 use crate::Case;
@@ -102,29 +102,10 @@ fn whole_after_kills() {
     }
 }
 
-fn psql(port: u16) -> Command {
-    let mut command = Command::new(need("psql"));
-    command.args([
-        "-X",
-        "-q",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-h",
-        "127.0.0.1",
-        "-U",
-        "postgres",
-        "-d",
-        "postgres",
-        "-p",
-    ]);
-    command.arg(port.to_string());
-    command
-}
-
 /// Runs a script, and gives what it prints.
 fn run(port: u16, script: &Path) -> Vec<u8> {
     let out = psql(port)
-        .args(["-A", "-t", "-f"])
+        .args(["-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f"])
         .arg(script)
         .stdin(Stdio::null())
         .output()

@@ -6,9 +6,11 @@ mod faults;
 mod kills;
 mod large;
 mod login;
+mod mixed;
 mod oracles;
 mod pgbench;
 mod psql;
+mod recovery;
 mod refusals;
 mod schedules;
 mod sessions;
@@ -58,6 +60,7 @@ fn main() {
     arguments.test_threads.get_or_insert(2);
     let cases = [
         streaming::CASES,
+        recovery::CASES,
         up::CASES,
         faults::CASES,
         pgbench::CASES,

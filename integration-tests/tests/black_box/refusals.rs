@@ -33,7 +33,7 @@ fn refused(role: &str, dir: &Path, more: &[&str]) -> String {
     let grpc = format!("127.0.0.1:{}", free_port());
     let mut command = Command::new("timeout");
     command
-        .arg("30")
+        .arg(PATIENCE.as_secs().to_string())
         .arg(towline())
         .arg(role)
         .arg("--data-dir")

@@ -7,7 +7,6 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use towline_integration_tests::client::{Failure, Rows, Sql};
 use towline_integration_tests::node::{Cluster, PATIENCE};
@@ -107,7 +106,7 @@ fn transcript(port: u16, text: &str) -> Vec<String> {
                 "select count(*) from pg_stat_activity where pid = {} and wait_event_type = 'Lock'",
                 session.pid
             );
-            wait_until(&format!("to block: {line}"), Duration::from_secs(10), || {
+            wait_until(&format!("to block: {line}"), PATIENCE, || {
                 control.value(&blocked).unwrap() == "1"
             });
             lines.push(format!("{line} -> blocked"));

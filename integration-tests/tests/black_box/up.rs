@@ -39,13 +39,14 @@ pub(crate) const CASES: fn() -> Vec<Case> = || {
     ]
 };
 
-struct Up {
-    child: Child,
+/// A running `towline up`, killed with its nodes when dropped.
+pub(crate) struct Up {
+    pub(crate) child: Child,
     output: Arc<Mutex<String>>,
 }
 
 impl Up {
-    fn start(dir: &Path, port: u16, more: &[&str]) -> Up {
+    pub(crate) fn start(dir: &Path, port: u16, more: &[&str]) -> Up {
         let mut child = Command::new(towline())
             .arg("up")
             .arg("--data-dir")
@@ -63,7 +64,7 @@ impl Up {
         Up { child, output }
     }
 
-    fn wait_ready(&mut self, ports: &[u16]) {
+    pub(crate) fn wait_ready(&mut self, ports: &[u16]) {
         for port in ports {
             wait_until(&format!("port {port} to answer SQL"), PATIENCE, || {
                 if let Some(status) = self.child.try_wait().unwrap() {
@@ -74,7 +75,7 @@ impl Up {
         }
     }
 
-    fn interrupt(mut self) -> Option<i32> {
+    pub(crate) fn interrupt(mut self) -> Option<i32> {
         let pid = Pid::from_raw(self.child.id() as i32).unwrap();
         kill_process(pid, Signal::INT).unwrap();
         wait_for("up to stop", PATIENCE, || self.child.try_wait().unwrap()).code()
@@ -97,6 +98,9 @@ impl Drop for Up {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("up has said: {}", self.output.lock().unwrap());
+        }
     }
 }
 

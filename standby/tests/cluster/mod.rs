@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use towline_access::bootstrap::{InitOptions, init};
+use towline_access::cluster::ReplicationRow;
 use towline_access::engine::{OpenedPrimary, QuorumMode};
 use towline_access::{CommitLevel, Engine, EngineConfig, Step, TxnOptions};
 use towline_base::failpoint::FailpointGuard;
@@ -50,10 +51,13 @@ pub(crate) const SEGMENT: u64 = 1 << 20;
 
 pub(crate) const SECRET: &str = "correct horse battery";
 
+/// How long anything may take that must happen: far above what it takes, on a machine that stalls as well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Waits for a condition; fails with its name after a while.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::park_timeout(Duration::from_millis(2));
@@ -71,7 +75,7 @@ fn clock() -> Arc<dyn Clock> {
 fn config(dir: &std::path::Path) -> EngineConfig {
     EngineConfig {
         shared_buffers: 1024,
-        shutdown_timeout: Duration::from_secs(10),
+        shutdown_timeout: PATIENCE,
         ..EngineConfig::new(dir)
     }
 }
@@ -79,9 +83,30 @@ fn config(dir: &std::path::Path) -> EngineConfig {
 fn settings() -> Arc<Settings> {
     Settings::with(&[
         ("wal_retrieve_retry_interval", "200ms"),
-        ("wal_receiver_timeout", "5s"),
+        // No stream ends because the machine stalls.
+        ("wal_receiver_timeout", "10min"),
+        ("wal_sender_timeout", "10min"),
     ])
     .unwrap()
+}
+
+/// A port that is a node's also while it is down: a socket that is bound and does not listen keeps it from everybody else.
+#[derive(Clone, Debug)]
+struct Address {
+    port: u16,
+    _bound: Arc<TcpSocket>,
+}
+
+impl Address {
+    fn reserve() -> Address {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Address {
+            port: socket.local_addr().unwrap().port(),
+            _bound: Arc::new(socket),
+        }
+    }
 }
 
 fn runtime() -> Runtime {
@@ -102,11 +127,20 @@ fn runtime() -> Runtime {
 pub(crate) struct Files {
     pub(crate) dir: TempDir,
     pub(crate) end: Lsn,
-    port: u16,
+    address: Address,
     node: NodeId,
 }
 
 impl Files {
+    fn new(name: &str) -> Files {
+        Files {
+            dir: tempfile::tempdir().unwrap(),
+            end: Lsn::INVALID,
+            address: Address::reserve(),
+            node: new_node(name),
+        }
+    }
+
     /// The same directory as it is now, under the same identity and address.
     pub(crate) fn copy(&self) -> Files {
         let dir = tempfile::tempdir().unwrap();
@@ -114,16 +148,20 @@ impl Files {
         Files {
             dir,
             end: self.end,
-            port: self.port,
+            address: self.address.clone(),
             node: self.node.clone(),
         }
     }
-}
 
-impl Files {
     /// As if this node had another name.
     pub(crate) fn renamed(mut self, name: &str) -> Files {
         self.node.name = name.to_owned();
+        self
+    }
+
+    /// As if this were a copy of that node's directory, whole.
+    pub(crate) fn as_copy_of(mut self, primary: &Primary) -> Files {
+        self.node = primary.files.node.clone();
         self
     }
 
@@ -133,6 +171,13 @@ impl Files {
         let followed = ControlFile::open(vfs(), &data_dir).unwrap().get().timeline;
         let file = PromiseFile::open(vfs(), &data_dir, &self.node, followed).unwrap();
         file.give(timeline, 0).unwrap();
+    }
+}
+
+fn new_node(name: &str) -> NodeId {
+    NodeId {
+        name: name.to_owned(),
+        incarnation: Incarnation::random().unwrap(),
     }
 }
 
@@ -160,28 +205,16 @@ pub(crate) struct Primary {
 
 impl Primary {
     pub(crate) fn init(names: &str) -> Primary {
-        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new("p");
         let options = InitOptions {
             segment_size: SEGMENT,
             ..InitOptions::default()
         };
-        init(&vfs(), &dir.path().join("data"), &clock(), &options).unwrap();
-        let node = NodeId {
-            name: "p".into(),
-            incarnation: Incarnation::random().unwrap(),
-        };
-        Primary::start(
-            names,
-            Files {
-                dir,
-                end: Lsn::INVALID,
-                port: 0,
-                node,
-            },
-        )
+        init(&vfs(), &files.dir.path().join("data"), &clock(), &options).unwrap();
+        Primary::start(names, files)
     }
 
-    pub(crate) fn start(names: &str, mut files: Files) -> Primary {
+    pub(crate) fn start(names: &str, files: Files) -> Primary {
         let runtime = runtime();
         let data_dir = files.dir.path().join("data");
         let seen = SeenTimelines::open(vfs(), &data_dir).unwrap();
@@ -211,9 +244,8 @@ impl Primary {
         let slots = Slots::open(vfs(), &data_dir.join("slots")).unwrap();
         engine.set_retention_hooks(Arc::clone(&slots) as _);
         let listener = runtime
-            .block_on(TcpListener::bind(("127.0.0.1", files.port)))
+            .block_on(TcpListener::bind(("127.0.0.1", files.address.port)))
             .unwrap();
-        files.port = listener.local_addr().unwrap().port();
         let feedback = Arc::clone(&engine);
         let parts = PrimaryParts {
             node: files.node.clone(),
@@ -261,6 +293,17 @@ impl Primary {
         role.sync_rep().set_names(SyncNames::parse(names).unwrap());
     }
 
+    /// The stream of a standby of this name has ended, here too: what it has acknowledged is known.
+    pub(crate) fn wait_gone(&self, name: &str) {
+        eventually("its slot is free", || {
+            !self
+                .view()
+                .slots()
+                .iter()
+                .any(|slot| slot.name == name && slot.active)
+        });
+    }
+
     /// Where the slot of a node begins.
     pub(crate) fn slot_of(&self, name: &str) -> Lsn {
         let slots = self.view().slots();
@@ -272,13 +315,14 @@ impl Primary {
         self.opened.history.current()
     }
 
-    /// What the first standby was sent.
-    pub(crate) fn sent(&self) -> Lsn {
-        self.view()
-            .replication()
-            .first()
-            .map(|row| row.sent_lsn)
-            .unwrap_or_default()
+    /// The only standby that streams; a base backup of which the end was not noted yet is waited for.
+    pub(crate) fn only_stream(&self) -> ReplicationRow {
+        let mut rows = Vec::new();
+        eventually("there is one stream", || {
+            rows = self.view().replication();
+            rows.len() == 1
+        });
+        rows.remove(0)
     }
 
     pub(crate) fn flush(&self) -> Lsn {
@@ -286,7 +330,7 @@ impl Primary {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.files.port)
+        format!("http://127.0.0.1:{}", self.files.address.port)
     }
 
     /// Commits a transaction that has an xid; its LSN when it is released (and, for remote_apply, readable there) in time.
@@ -325,9 +369,9 @@ impl Primary {
     pub(crate) fn remove_old_wal(&self) {
         for _ in 0..3 {
             self.switch_segment();
-            self.commit(CommitLevel::On, Duration::from_secs(10)).unwrap();
+            self.commit(CommitLevel::On, PATIENCE).unwrap();
             let wait = self.engine.checkpoint().unwrap();
-            assert!(wait.block(Duration::from_secs(20)).unwrap());
+            assert!(wait.block(PATIENCE).unwrap());
         }
     }
 
@@ -336,27 +380,28 @@ impl Primary {
         self.engine.shutdown().unwrap();
         self.files.end = self.flush();
         let role = self.role.take().unwrap();
-        self.runtime.block_on(role.shutdown(Duration::from_secs(10)));
-        self.runtime.shutdown_timeout(Duration::from_secs(5));
+        self.runtime.block_on(role.shutdown(PATIENCE));
+        self.runtime.shutdown_timeout(PATIENCE);
         self.files
     }
 
     /// Ends while a sync is held, as a crash does: what is written and not synced is taken out of the files.
     pub(crate) fn crash_before_sync(mut self, held: FailpointGuard) -> Files {
-        let durable = self.flush();
+        let (durable, timeline) = (self.flush(), self.timeline().number);
         let role = self.role.take().unwrap();
         self.runtime.block_on(role.abort());
+        // Nobody is told of what the sync that is held brings when it is let go.
+        self.runtime.shutdown_timeout(PATIENCE);
         let engine = Arc::clone(&self.engine);
         // Any sync that still comes fails, and poisons the log.
         let failing = FailpointGuard::new("wal::before_fsync", towline_base::failpoint::Action::Error, 0);
         engine.stop_abruptly();
         drop((held, failing));
         let segments = self.opened.wal.segments();
-        let (path, offset) = segments.locate(self.timeline().number, durable);
+        let (path, offset) = segments.locate(timeline, durable);
         let file = vfs().open(&path, towline_base::OpenMode::ReadWrite).unwrap();
         file.allocate_zeroed(offset, file.len().unwrap() - offset)
             .unwrap();
-        self.runtime.shutdown_timeout(Duration::from_secs(5));
         self.files
     }
 }
@@ -367,10 +412,7 @@ fn finish<T>(mut step: impl FnMut() -> towline_access::Result<Step<T>>) -> T {
         match step().unwrap() {
             Step::Done(value) => return value,
             Step::Wait(wait) => {
-                assert!(
-                    wait.block(Duration::from_secs(20)).unwrap(),
-                    "a step waits for ever"
-                );
+                assert!(wait.block(PATIENCE).unwrap(), "a step waits for ever");
             }
         }
     }
@@ -392,10 +434,7 @@ impl Standby {
     /// Wipes the files and clones again, as a new incarnation.
     pub(crate) fn clone_anew(name: &str, primary: &Primary, mut files: Files) -> Standby {
         mark_for_clone(&*vfs(), &files.dir.path().join("data")).unwrap();
-        files.node = NodeId {
-            name: name.to_owned(),
-            incarnation: Incarnation::random().unwrap(),
-        };
+        files.node = new_node(name);
         Standby::start(name, primary, files)
     }
 
@@ -405,18 +444,8 @@ impl Standby {
 
     /// A new node whose primary is reached at this address.
     pub(crate) fn empty_at(name: &str, upstream: &str) -> Standby {
-        let dir = tempfile::tempdir().unwrap();
-        vfs().create_dir_all(&dir.path().join("data")).unwrap();
-        let node = NodeId {
-            name: name.to_owned(),
-            incarnation: Incarnation::random().unwrap(),
-        };
-        let files = Files {
-            dir,
-            end: Lsn::INVALID,
-            port: 0,
-            node,
-        };
+        let files = Files::new(name);
+        vfs().create_dir_all(&files.dir.path().join("data")).unwrap();
         Standby::start_at(upstream, files)
     }
 
@@ -515,7 +544,7 @@ impl Standby {
         let role = self.role.take().unwrap();
         self.runtime.block_on(role.shutdown());
         let _ = self.engine.shutdown();
-        self.runtime.shutdown_timeout(Duration::from_secs(5));
+        self.runtime.shutdown_timeout(PATIENCE);
         self.files
     }
 }

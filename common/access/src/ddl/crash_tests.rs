@@ -14,6 +14,18 @@ use crate::ops::InsertOp;
 use crate::testing::Rig;
 use crate::{CommitLevel, Result, Step, Transaction, Wait};
 
+/// Cuts the power at the `count`-th boundary from now on. Other threads pass boundaries, too: if they pass the chosen one before it is known,
+/// another is chosen.
+pub(crate) fn cut_after(rig: &Rig, count: u64) {
+    loop {
+        let boundary = rig.vfs.boundaries() + count;
+        rig.vfs.crash_at(boundary);
+        if rig.vfs.boundaries() < boundary || rig.vfs.crashed() {
+            return;
+        }
+    }
+}
+
 /// Waits unless the power goes.
 pub(crate) fn settle(rig: &Rig, mut wait: Wait) -> Option<()> {
     loop {
@@ -158,7 +170,7 @@ fn one_run(seed: u64) {
     let mut sure = BTreeSet::new();
     let mut next = 0;
     for cut in 0..4 {
-        rig.vfs.crash_at(rig.vfs.boundaries() + 1 + below(60));
+        cut_after(&rig, 1 + below(60));
         let mut maybe = 0..0;
         let mut dropped = None;
         while !rig.vfs.crashed() {

@@ -123,6 +123,8 @@ impl DdlOp {
             match self.phase {
                 Phase::Planning => {
                     txn.check_writable(self.statement.tag())?;
+                    // What the statement before it did is there: an index is filled with those rows too.
+                    txn.next_command();
                     let plan = ready!(self.plan(txn));
                     self.part += 1;
                     self.actions = plan.actions;

@@ -9,6 +9,7 @@ use towline_base::vfs::Unsynced;
 
 use crate::btree;
 use crate::catalog::Table;
+use crate::ddl::crash_tests::cut_after;
 use crate::ops::{DeleteOp, InsertOp, UpdateOp};
 use crate::testing::*;
 use crate::vacuum::{VacuumOp, VacuumOptions, VacuumStep};
@@ -167,8 +168,8 @@ fn one_crash(seed: u64, cuts: u32) {
     rig.make_table(&table);
     let mut state = State::new();
     for cut in 0..cuts {
-        let k = rig.vfs.boundaries() + 1 + random.below(120);
-        rig.vfs.crash_at(k);
+        let ahead = 1 + random.below(120);
+        cut_after(&rig, ahead);
         let mut maybe = None;
         while !rig.vfs.crashed() {
             match random.below(12) {
@@ -190,7 +191,7 @@ fn one_crash(seed: u64, cuts: u32) {
             2 => Unsynced::Reordered,
             _ => Unsynced::Torn(512),
         };
-        let what = format!("seed {seed}, cut {cut} at boundary {k}, unsynced {unsynced:?}");
+        let what = format!("seed {seed}, cut {cut} after {ahead} boundaries, unsynced {unsynced:?}");
         let disk = rig.crash_with(unsynced, seed + u64::from(cut));
         rig = Rig::try_open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
         state = check(&rig, &table, &state, maybe.as_ref(), &what);

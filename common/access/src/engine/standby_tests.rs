@@ -3,17 +3,32 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use towline_base::vfs::CrashVfs;
 use towline_base::{Lsn, LsnPublisher, LsnWatch, SqlState, Xid};
+use towline_storage::CheckpointInfo;
 use towline_wal::{ReadOutcome, TimelineHistory, WalReader, WalSource};
 
+use super::RetentionHooks;
 use crate::bootstrap::WAL_DIR;
 use crate::locks::{LockMode, LockTag};
 use crate::ops::{InsertOp, RowOutcome};
 use crate::testing::*;
 use crate::{Engine, Interrupts, Isolation, Step, Transaction, TxnOptions};
+
+/// The standby's slot: no checkpoint of the primary takes away what it has not read.
+#[derive(Debug)]
+struct Slot(AtomicU64);
+
+impl RetentionHooks for Slot {
+    fn oldest_slot(&self) -> Option<Lsn> {
+        Some(Lsn(self.0.load(Ordering::SeqCst)))
+    }
+
+    fn checkpoint_finished(&self, _info: &CheckpointInfo, _oldest_kept: Lsn) {}
+}
 
 /// A primary, and a standby that began from a copy of its disk.
 pub(super) struct Pair {
@@ -21,6 +36,7 @@ pub(super) struct Pair {
     pub(super) standby: Arc<Engine>,
     quorum: LsnPublisher,
     reader: WalReader,
+    slot: Arc<Slot>,
 }
 
 impl Pair {
@@ -46,6 +62,8 @@ impl Pair {
             history,
         };
         let reader = WalReader::new(source, control.checkpoint.redo);
+        let slot = Arc::new(Slot(AtomicU64::new(control.checkpoint.redo.0)));
+        rig.engine.set_retention_hooks(Arc::clone(&slot) as _);
         let (quorum, watch) = LsnWatch::new(Lsn(1));
         let standby = Engine::open_standby(disk.shared(), clock(), config(), watch).unwrap();
         Pair {
@@ -53,6 +71,7 @@ impl Pair {
             standby,
             quorum,
             reader,
+            slot,
         }
     }
 
@@ -66,6 +85,7 @@ impl Pair {
         self.reader.set_limit(flushed);
         loop {
             let start = self.reader.position();
+            self.slot.0.store(start.0, Ordering::SeqCst);
             let step = match self.reader.next().unwrap() {
                 ReadOutcome::Record(record) => self.standby.replay(&record).unwrap(),
                 ReadOutcome::End(_) => {

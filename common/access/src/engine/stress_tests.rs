@@ -14,6 +14,19 @@ use crate::{Isolation, Result, Step, Transaction};
 
 const ACCOUNTS: i32 = 8;
 const START: i32 = 1000;
+/// How long a run may take: far above what it does on a busy machine.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Tells the others when the thread that holds it fails: they must not go on without it.
+struct Alarm<'a>(&'a AtomicBool);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Adds `delta` to an account, as READ COMMITTED does it.
 fn add(txn: &mut Transaction, table: &Arc<Table>, id: i32, delta: i32) -> Result<()> {
@@ -54,8 +67,9 @@ fn transfers_between_threads_keep_the_sum_in_every_snapshot() {
     commit(txn);
     let stop = AtomicBool::new(false);
     // A failing thread must not leave the others waiting for it.
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    let late = || std::time::Instant::now() > deadline;
+    let failed = &AtomicBool::new(false);
+    let deadline = std::time::Instant::now() + LIMIT;
+    let late = || failed.load(Ordering::Relaxed) || std::time::Instant::now() > deadline;
     let (transfers, deadlocks, looks) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let wanted: u64 = std::env::var("TOWLINE_STRESS")
         .ok()
@@ -66,6 +80,7 @@ fn transfers_between_threads_keep_the_sum_in_every_snapshot() {
             let (rig, table) = (&rig, &table);
             let (transfers, deadlocks) = (&transfers, &deadlocks);
             scope.spawn(move || {
+                let _alarm = Alarm(failed);
                 let mut seed = thread * 7919 + 1;
                 while transfers.load(Ordering::Relaxed) < wanted && !late() {
                     seed = seed
@@ -99,6 +114,7 @@ fn transfers_between_threads_keep_the_sum_in_every_snapshot() {
         let (rig, table) = (&rig, &table);
         let (stop, looks, transfers) = (&stop, &looks, &transfers);
         scope.spawn(move || {
+            let _alarm = Alarm(failed);
             while !stop.load(Ordering::Relaxed) && !late() {
                 let mut txn = begin(&rig.engine, Isolation::RepeatableRead);
                 for _ in 0..3 {
@@ -114,6 +130,7 @@ fn transfers_between_threads_keep_the_sum_in_every_snapshot() {
             }
         });
         scope.spawn(move || {
+            let _alarm = Alarm(failed);
             while !stop.load(Ordering::Relaxed) && !late() {
                 let mut txn = rig.begin();
                 let mut op = VacuumOp::new(&txn, table.clone(), VacuumOptions::freezing(true))

@@ -3,7 +3,8 @@
 //! A committer registers a lower bound in its slot, inserts its commit record, stores its CSN, [enqueues](CommitQueue::enqueue) the commit
 //! here, and clears the bound. [`CommitQueue::advance`] is called whenever a position moved (from the WAL writer's post-flush hook, from
 //! the primary role's ack path, and by committers that need no flush). It pops the satisfied commits from the front of the LSN-ordered queue,
-//! runs their invalidations, publishes `visible`, and lets their relation locks fall, in this order (C2).
+//! runs their invalidations, publishes `visible`, lets their relation locks fall, and tells those who wait for them, in this order (C2): so
+//! whoever has heard of a commit finds its locks free.
 //!
 //! Why `visible` never passes a commit whose CSN is not stored (C1). `advance` reads the positions first and the lowest bound
 //! second. If a position covers a commit record, the record was inserted, and its bound was registered before that; so the
@@ -127,6 +128,14 @@ pub fn is_satisfied(level: CommitLevel, lsn: Lsn, positions: &ReleasePositions) 
     }
 }
 
+/// What a release publishes.
+struct Publishers {
+    /// What snapshots may see.
+    visible: LsnPublisher,
+    /// What clients may be told of: visible, and the relation locks up to there have fallen.
+    released: LsnPublisher,
+}
+
 /// The queue of commits that are not released yet.
 pub struct CommitQueue {
     slots: Arc<TxnSlots>,
@@ -139,10 +148,12 @@ pub struct CommitQueue {
     queued: AtomicU64,
     /// Set by whoever found `publish` taken.
     again: AtomicBool,
-    publish: Mutex<LsnPublisher>,
+    publish: Mutex<Publishers>,
     /// Satisfied commits wait for a commit in flight below them.
     held_by_bound: AtomicBool,
     visible: LsnWatch,
+    /// See [`Publishers::released`].
+    released: LsnWatch,
     /// The read horizon of the required standbys, for remote_apply; none on a node alone.
     applied: ArcSwap<Option<LsnWatch>>,
     invalidators: Mutex<Vec<Arc<dyn Invalidator>>>,
@@ -169,7 +180,12 @@ impl fmt::Debug for CommitQueue {
 impl CommitQueue {
     /// An empty queue; `visible` begins at `start`.
     pub fn new(slots: Arc<TxnSlots>, locks: Arc<LockManager>, start: Lsn) -> Arc<Self> {
-        let (publisher, visible) = LsnWatch::new(start);
+        let (visible_publisher, visible) = LsnWatch::new(start);
+        let (released_publisher, released) = LsnWatch::new(start);
+        let publishers = Publishers {
+            visible: visible_publisher,
+            released: released_publisher,
+        };
         Arc::new(CommitQueue {
             slots,
             locks,
@@ -179,9 +195,10 @@ impl CommitQueue {
             pending: Mutex::new(VecDeque::new()),
             queued: AtomicU64::new(start.0),
             again: AtomicBool::new(false),
-            publish: Mutex::new(publisher),
+            publish: Mutex::new(publishers),
             held_by_bound: AtomicBool::new(false),
             visible,
+            released,
             applied: ArcSwap::from_pointee(None),
             invalidators: Mutex::new(Vec::new()),
             dropped: Mutex::new(VecDeque::new()),
@@ -266,27 +283,27 @@ impl CommitQueue {
     pub fn release(&self) {
         loop {
             self.again.store(true, Ordering::SeqCst);
-            let Some(mut publisher) = self.publish.try_lock() else {
+            let Some(mut publishers) = self.publish.try_lock() else {
                 return;
             };
             while self.again.swap(false, Ordering::SeqCst) {
-                self.release_group(&mut publisher);
+                self.release_group(&mut publishers);
             }
-            drop(publisher);
+            drop(publishers);
             if !self.again.load(Ordering::SeqCst) {
                 return;
             }
         }
     }
 
-    fn release_group(&self, publisher: &mut LsnPublisher) {
+    fn release_group(&self, publishers: &mut Publishers) {
         // A commit that has left the queue and is not published would never be seen, and its locks never fall.
         let section = CriticalSection::enter("commits taken from the queue and not released");
-        self.release_satisfied(publisher);
+        self.release_satisfied(publishers);
         section.leave();
     }
 
-    fn release_satisfied(&self, publisher: &mut LsnPublisher) {
+    fn release_satisfied(&self, publishers: &mut Publishers) {
         // Positions first, the bound second: see the module.
         let queued = Lsn(self.queued.load(Ordering::SeqCst));
         let positions = self.positions();
@@ -312,19 +329,20 @@ impl CommitQueue {
             "commits leave in LSN order (I1)"
         );
         assert!(
-            visible > publisher.get(),
+            visible > publishers.visible.get(),
             "visible would move from {} to {visible} (I2)",
-            publisher.get()
+            publishers.visible.get()
         );
         if group.iter().any(|entry| entry.finish.is_some()) {
             self.before_visible(&group);
         }
-        publisher.advance(visible);
+        publishers.visible.advance(visible);
         for entry in &group {
             for tag in &entry.locks {
                 self.locks.release(entry.owner, *tag);
             }
         }
+        publishers.released.advance(visible);
     }
 
     #[cfg(test)]
@@ -416,14 +434,15 @@ impl CommitQueue {
     /// # Panics
     /// When the horizon would move backwards (I2).
     pub fn advance_horizon(&self, horizon: Lsn, finished: &[(Lsn, Finish)]) {
-        let mut publisher = self.publish.lock();
+        let mut publishers = self.publish.lock();
         if !finished.is_empty() {
             let invalidators = self.invalidators.lock().clone();
             for (lsn, finish) in finished {
                 self.finish(*lsn, finish, &invalidators);
             }
         }
-        publisher.advance(horizon);
+        publishers.visible.advance(horizon);
+        publishers.released.advance(horizon);
     }
 
     /// Waits until the commit at `lsn` is released, and for remote_apply also until the required standbys can read it.
@@ -437,12 +456,12 @@ impl CommitQueue {
                 .map(|watch| watch.wait_for(lsn)),
             _ => None,
         };
-        Wait::commit(WaitKind::Visible(lsn), self.visible.wait_for(lsn), applied)
+        Wait::commit(WaitKind::Visible(lsn), self.released.wait_for(lsn), applied)
     }
 
-    /// Whether the commit at `lsn` is released.
+    /// Whether the commit at `lsn` is released: snapshots see it, and its relation locks have fallen.
     pub fn is_visible(&self, lsn: Lsn) -> bool {
-        self.visible.get() >= lsn
+        self.released.get() >= lsn
     }
 
     /// How many commits wait.

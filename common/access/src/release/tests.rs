@@ -98,6 +98,35 @@ fn relation_locks_fall_when_the_commit_is_visible_and_invalidations_run_before()
     assert_eq!(*seen.1.lock(), vec![(Lsn(100), Lsn(1))]);
 }
 
+/// The locks fell a moment after `visible`, for which the committer waited: its client was answered, and the next one to ask for a lock without
+/// waiting did not get it.
+#[test]
+fn whoever_is_told_of_a_commit_finds_its_locks_free() {
+    use std::task::{Context, Wake, Waker};
+    const TAG: LockTag = LockTag::Relation(7);
+    const MODE: crate::locks::LockMode = crate::locks::LockMode::AccessExclusive;
+    struct Told(Arc<CommitQueue>, Mutex<Vec<bool>>);
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            let free = self.0.locks.try_acquire(OwnerId(9), TAG, MODE);
+            self.1.lock().push(free && self.0.is_visible(Lsn(100)));
+        }
+    }
+    let Rig { queue, slots } = rig();
+    let owner = slots.claim(1, None).unwrap().owner();
+    queue.locks.acquire(owner, TAG, MODE);
+    let locks = smallvec::smallvec![TAG];
+    queue.enqueue(Lsn(100), CommitLevel::On, owner, locks, None);
+    let told = Arc::new(Told(Arc::clone(&queue), Mutex::default()));
+    let waker = Waker::from(Arc::clone(&told));
+    let mut cx = Context::from_waker(&waker);
+    let mut wait = std::pin::pin!(queue.wait(Lsn(100), CommitLevel::On));
+    assert!(wait.as_mut().poll(&mut cx).is_pending());
+    queue.advance(Lsn(100), Lsn(100), Lsn(100));
+    assert_eq!(*told.1.lock(), vec![true]);
+    assert!(wait.as_mut().poll(&mut cx).is_ready());
+}
+
 #[test]
 fn committers_and_publishers_on_many_threads_release_everything_in_order() {
     let Rig { queue, slots } = rig();

@@ -10,8 +10,9 @@ use towline_types::Datum;
 
 use super::fetch_all;
 use super::tests::noise;
+use crate::Result;
 use crate::catalog::Table;
-use crate::ddl::crash_tests::{commit, ddl, drive, table};
+use crate::ddl::crash_tests::{commit, cut_after, ddl, drive, table};
 use crate::ddl::{QualifiedName, Statement, Truncate, verify_table};
 use crate::heap::HeapScan;
 use crate::ops::{DeleteOp, InsertOp, UpdateOp};
@@ -37,13 +38,13 @@ fn values(id: i32, (generation, number): (i32, i32)) -> [Datum; 3] {
     [Datum::Int4(id), Datum::Int4(number), Datum::text(&text)]
 }
 
-/// All rows with their places, as they stand, with pointers.
-fn raw(rig: &Rig, t: &Table) -> Vec<(Tid, Vec<Datum>)> {
-    let mut txn = rig.begin();
+/// All rows with their places, as they stand, with pointers. An error is one of the power cut, which may come from any thread's work.
+fn raw(rig: &Rig, t: &Table) -> Result<Vec<(Tid, Vec<Datum>)>> {
+    let mut txn = rig.engine.begin(crate::TxnOptions::default())?;
     let snapshot = txn.begin_statement();
-    let mut scan = HeapScan::new(&txn, t.node).unwrap();
+    let mut scan = HeapScan::new(&txn, t.node)?;
     let mut found = Vec::new();
-    while scan.next_page(&txn, &snapshot).unwrap() {
+    while scan.next_page(&txn, &snapshot)? {
         found.extend(scan.rows().map(|(tid, tuple)| {
             let mut values = Vec::new();
             let (data, bitmap, natts) = (tuple.data(), tuple.bitmap(), tuple.natts());
@@ -51,13 +52,13 @@ fn raw(rig: &Rig, t: &Table) -> Vec<(Tid, Vec<Datum>)> {
             (tid, values)
         }));
     }
-    found
+    Ok(found)
 }
 
 fn contents(rig: &Rig, t: &Table) -> Model {
     let txn = rig.begin();
     let mut model = Model::new();
-    for (_, mut values) in raw(rig, t) {
+    for (_, mut values) in raw(rig, t).unwrap() {
         fetch_all(&txn, t, &mut values).unwrap();
         let [Datum::Int4(id), Datum::Int4(number), Datum::Text(text)] = values.as_slice() else {
             panic!("{values:?}")
@@ -74,7 +75,9 @@ fn contents(rig: &Rig, t: &Table) -> Model {
 fn change(rig: &Rig, t: &Arc<Table>, kind: u64, at: usize, model: &mut Model) -> Option<()> {
     let mut txn = rig.engine.begin(crate::TxnOptions::default()).ok()?;
     txn.begin_statement();
-    let rows = raw(rig, t);
+    let rows = raw(rig, t)
+        .inspect_err(|error| assert!(rig.vfs.crashed(), "without a power cut: {error}"))
+        .ok()?;
     let next = model.last_key_value().map_or(0, |(id, _)| id + 1);
     let victim = rows.get(at % rows.len().max(1));
     match (kind, victim) {
@@ -131,7 +134,7 @@ fn one_run(seed: u64) {
     large_table(&rig, "t");
     let mut model = Model::new();
     for cut in 0..4 {
-        rig.vfs.crash_at(rig.vfs.boundaries() + 1 + below(80));
+        cut_after(&rig, 1 + below(80));
         let mut maybe = model.clone();
         while !rig.vfs.crashed() {
             let Some(t) = table(&rig, "t") else { break };

@@ -121,7 +121,7 @@ fn vacuum(engine: &Arc<Engine>, table: &Arc<Table>) -> (VacuumReport, VacuumRepo
     let report = loop {
         match op.step(&mut txn).unwrap() {
             VacuumStep::Done(report) => break (report, *op.toast_report().unwrap()),
-            VacuumStep::More => {}
+            VacuumStep::More => op.await_cut(engine),
             VacuumStep::Wait(wait) => assert!(wait.block(Duration::from_secs(20)).unwrap()),
         }
     };

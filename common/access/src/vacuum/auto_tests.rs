@@ -25,7 +25,7 @@ impl Loop {
         }
     }
 
-    /// Sleeps to the end of the nap, and does what is due then.
+    /// Sleeps to the end of the nap, and does what is due then, as one look finds it.
     fn round(&mut self) {
         let nap = self.settings.lock().naptime;
         match self.auto.step(self.now) {
@@ -35,9 +35,11 @@ impl Loop {
         loop {
             match self.auto.step(self.now) {
                 Next::Now => {}
+                // Time stands still meanwhile: what a job waits for is other threads' work, and a nap that ended while they are late would
+                // bring a second look within this round.
                 Next::At(moment) if moment.since(self.now) < FORCED_RETRY => {
                     self.rested += moment.since(self.now);
-                    self.now = moment;
+                    std::thread::yield_now();
                 }
                 Next::At(_) => return,
                 other => panic!("{other:?}"),

@@ -177,6 +177,7 @@ impl VacuumOp {
     /// A VACUUM of the whole table.
     pub fn new(txn: &Transaction, table: Arc<Table>, options: VacuumOptions) -> Result<Self> {
         let engine = txn.engine();
+        table.activity.vacuum_begins();
         // Before the length is looked at: what stands behind the end will be of transactions that run now, or younger ones.
         let oldest_running = engine.oldest_running_xid();
         let end = engine.storage().nblocks(table.node, ForkKind::Main)?;
@@ -278,10 +279,25 @@ impl VacuumOp {
         self.toast_report.as_ref()
     }
 
-    /// Whether a cut is logged and not carried out.
+    /// Whether a cut is logged and not carried out, here or in the TOAST table.
     #[cfg(test)]
     pub(crate) fn is_cutting(&self) -> bool {
-        self.cut.is_logged()
+        self.cut.is_logged() || self.toast.as_ref().is_some_and(|toast| toast.is_cutting())
+    }
+
+    /// A cut is given up when the quorum keeps it waiting for long: tests that count on it have the quorum first.
+    #[cfg(test)]
+    pub(crate) fn await_cut(&self, engine: &Engine) {
+        if self.is_cutting() {
+            let logged = engine.insert_lsn().expect("the engine writes");
+            let reached = engine
+                .wait_quorum(logged)
+                .block(std::time::Duration::from_secs(20));
+            assert!(
+                matches!(reached, Ok(true)),
+                "the quorum does not come: {reached:?}"
+            );
+        }
     }
 
     /// Pages read and pages changed so far.

@@ -38,6 +38,7 @@ mod tests {
 
     use super::*;
     use crate::catalog::BOOTSTRAP_SUPERUSER;
+    use crate::ddl::crash_tests::cut_after;
     use crate::ddl::{
         CreateTable, DdlOp, Drop, DropKind, NewColumn, NewConstraint, QualifiedName, Statement,
     };
@@ -147,7 +148,7 @@ mod tests {
             run(&mut txn, drop_table("t"));
             crate::testing::commit(txn);
             drop(rig.engine.begin(TxnOptions::default()));
-            rig.vfs.crash_at(rig.vfs.boundaries() + cut);
+            cut_after(&rig, cut);
             // The checkpoint, with the removal of the files at its end.
             let ended = checkpoint(&rig);
             for unsynced in [Unsynced::Kept, Unsynced::Lost, Unsynced::Reordered] {

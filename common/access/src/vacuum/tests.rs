@@ -9,7 +9,7 @@ fn vacuum(rig: &Rig, table: &Arc<Table>, freeze: bool) -> VacuumReport {
     let mut op = VacuumOp::new(&txn, table.clone(), VacuumOptions::freezing(freeze)).unwrap();
     loop {
         match op.step(&mut txn).unwrap() {
-            VacuumStep::More => {}
+            VacuumStep::More => op.await_cut(&rig.engine),
             VacuumStep::Wait(wait) => assert!(wait.block(std::time::Duration::from_secs(20)).unwrap()),
             VacuumStep::Done(report) => return report,
         }

@@ -36,6 +36,9 @@ const AGGREGATES: &[&str] = &[
 impl Binder<'_> {
     /// Binds an expression at the innermost level.
     pub(super) fn expr(&mut self, expr: &Expr) -> Result<ScalarExpr, SqlError> {
+        if self.inlining > 0 {
+            self.copies(1)?;
+        }
         self.deeper(|binder| binder.expr_inner(expr))
     }
 
@@ -132,6 +135,11 @@ impl Binder<'_> {
                 pos,
             } => {
                 let (bound, low_bound, high_bound) = (self.expr(arg)?, self.expr(low)?, self.expr(high)?);
+                self.copies_of(&bound, if *symmetric { 3 } else { 1 })?;
+                if *symmetric {
+                    self.copies_of(&low_bound, 1)?;
+                    self.copies_of(&high_bound, 1)?;
+                }
                 let result = self
                     .build()
                     .between(bound, low_bound, high_bound, *negated, *symmetric);
@@ -143,6 +151,9 @@ impl Binder<'_> {
                 }
                 let bound = self.expr(arg)?;
                 let items = self.boxed_list(list)?;
+                if matches!(bound, ScalarExpr::Row(_)) {
+                    self.copies_of(&bound, items.len())?;
+                }
                 let result = self.build().in_list(bound, items, *negated);
                 let operands: Vec<&Expr> = std::iter::once(&**arg).chain(list).collect();
                 self.placed(result, *pos, &operands)
@@ -229,6 +240,9 @@ impl Binder<'_> {
                 let operand = operand.as_ref().map(|operand| self.expr(operand)).transpose()?;
                 let mut bound = Vec::with_capacity(whens.len());
                 let operand = operand.map(|operand| self.build().settle(operand)).transpose()?;
+                if let Some(operand) = &operand {
+                    self.copies_of(operand, whens.len())?;
+                }
                 for (when, then, when_pos) in whens {
                     let mut condition = self.expr(when)?;
                     if let Some(operand) = &operand {

@@ -123,7 +123,17 @@ pub(crate) struct Binder<'a> {
     /// Above 0: literals of the next select list may stay of unknown type.
     keep_unknown: u32,
     depth: u32,
+    /// WITH entries within which the binder is.
+    inlining: u32,
+    /// Parts of the tree that stand for something written elsewhere.
+    copied: usize,
 }
+
+/// Most parts of a tree that are copies: a WITH entry is bound for each of its names, and an operand of
+/// BETWEEN for each bound. Where each copy holds two of the next, forty lines of text would fill the memory.
+const MAX_COPIED: usize = 1_000_000;
+/// What a WITH entry counts beside its expressions.
+const ENTRY: usize = 10;
 
 #[derive(Clone)]
 struct CommonEntry<'a> {
@@ -144,7 +154,24 @@ impl<'a> Binder<'a> {
             recursive: None,
             keep_unknown: 0,
             depth: 0,
+            inlining: 0,
+            copied: 0,
         }
+    }
+
+    /// Counts parts that are made once more; 54001 beyond what a statement may have.
+    fn copies(&mut self, parts: usize) -> Result<(), SqlError> {
+        self.copied = self.copied.saturating_add(parts);
+        if self.copied > MAX_COPIED {
+            return Err(crate::parse::too_deep());
+        }
+        Ok(())
+    }
+
+    /// Counts a bound operand that will stand in `times` places besides its own.
+    fn copies_of(&mut self, operand: &crate::expr::ScalarExpr, times: usize) -> Result<(), SqlError> {
+        let parts = operand.size(MAX_COPIED);
+        self.copies(parts.saturating_mul(times))
     }
 
     fn build(&mut self) -> ExprBuilder<'_> {
@@ -173,11 +200,9 @@ impl<'a> Binder<'a> {
 
     fn push_common(&mut self, with: &[CommonTable]) -> Result<usize, SqlError> {
         let mark = self.common.len();
-        for (index, table) in with.iter().enumerate() {
-            if with[..index]
-                .iter()
-                .any(|other| other.name.text == table.name.text)
-            {
+        let mut names = hashbrown::HashSet::new();
+        for table in with {
+            if !names.insert(table.name.text.as_str()) {
                 return Err(self.error(
                     table.name.pos,
                     SqlState::DUPLICATE_ALIAS,
@@ -209,7 +234,11 @@ impl<'a> Binder<'a> {
             entry.table.recursive.then(|| entry.table.name.text.clone()),
         );
         let rest = self.common.split_off(entry.sees);
-        let result = self.subquery(&entry.table.query, false);
+        self.inlining += 1;
+        let result = self
+            .copies(ENTRY)
+            .and_then(|()| self.subquery(&entry.table.query, false));
+        self.inlining -= 1;
         self.common.truncate(entry.sees);
         self.common.extend(rest);
         self.recursive = outer;

@@ -52,6 +52,8 @@ impl Binder<'_> {
                     result = Some(match result {
                         None => here,
                         Some(rest) => {
+                            // Both are bound once more.
+                            self.copies_of(&here, 1)?;
                             let same = pair(self, "=", left, right)?;
                             let both = self.build().and(vec![same, rest])?;
                             self.build().or(vec![here, both])?

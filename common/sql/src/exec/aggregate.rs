@@ -18,6 +18,8 @@ pub(super) struct Aggregate {
     at: usize,
     row: Row,
     key: Row,
+    /// What groups and states take of the statement's memory.
+    bytes: usize,
 }
 
 impl Aggregate {
@@ -32,6 +34,7 @@ impl Aggregate {
             at: 0,
             row: Vec::new(),
             key: Vec::new(),
+            bytes: 0,
         }
     }
 
@@ -44,8 +47,10 @@ impl Aggregate {
         if let Some(group) = self.groups.get(&self.key) {
             return Ok(*group);
         }
-        rt.keep(&self.key)?;
-        rt.keep_bytes(64 * self.calls.len() + 64)?;
+        self.bytes += rt.keep(&self.key)?;
+        let bytes = 64 * self.calls.len() + 64;
+        rt.keep_bytes(bytes)?;
+        self.bytes += bytes;
         let states = self.fresh();
         self.states.push((self.key.clone(), states));
         let group = self.states.len() - 1;
@@ -78,6 +83,11 @@ impl Source for Aggregate {
             if let Some((_, states)) = self.states.get_mut(group) {
                 for (call, state) in self.calls.iter().zip(states) {
                     call.accumulate(state, &self.row, &cx)?;
+                    let bytes = state.take_kept();
+                    if bytes > 0 {
+                        rt.keep_bytes(bytes)?;
+                        self.bytes += bytes;
+                    }
                 }
             }
             if rt.tick()? {
@@ -97,6 +107,7 @@ impl Source for Aggregate {
     }
 
     fn rescan(&mut self, rt: &Runtime<'_>, outer: &[Datum], param: &[Datum]) -> Result<(), SqlError> {
+        rt.forget(std::mem::take(&mut self.bytes));
         self.groups.clear();
         self.states.clear();
         self.loaded = false;

@@ -26,6 +26,7 @@ pub(super) struct NestedLoop {
     at: usize,
     /// FULL: giving the right rows that met no partner.
     leftover: Option<usize>,
+    bytes: usize,
 }
 
 impl NestedLoop {
@@ -52,6 +53,7 @@ impl NestedLoop {
             matched: false,
             at: 0,
             leftover: None,
+            bytes: 0,
         }
     }
 
@@ -71,7 +73,7 @@ impl Source for NestedLoop {
         // The right side is read once when it depends on nothing.
         while !self.parametric && !self.complete {
             if pull!(self.right.next(rt, outer, &mut self.right_row)) {
-                rt.keep(&self.right_row)?;
+                self.bytes += rt.keep(&self.right_row)?;
                 self.kept.push((std::mem::take(&mut self.right_row), false));
                 if rt.tick()? {
                     return Ok(Flow::Yield);
@@ -153,6 +155,7 @@ impl Source for NestedLoop {
     }
 
     fn rescan(&mut self, rt: &Runtime<'_>, outer: &[Datum], param: &[Datum]) -> Result<(), SqlError> {
+        rt.forget(std::mem::take(&mut self.bytes));
         self.has_left = false;
         self.leftover = None;
         self.kept.clear();
@@ -186,6 +189,7 @@ pub(super) struct HashJoin {
     matched: bool,
     next: usize,
     leftover: Option<usize>,
+    bytes: usize,
 }
 
 /// The end of a chain.
@@ -219,6 +223,7 @@ impl HashJoin {
             matched: false,
             next: NONE,
             leftover: None,
+            bytes: 0,
         }
     }
 
@@ -247,14 +252,14 @@ impl HashJoin {
         if !usable && self.join != JoinType::Full {
             return Ok(());
         }
-        rt.keep(&self.row)?;
+        self.bytes += rt.keep(&self.row)?;
         let number = self.rows.len();
         let mut chain = NONE;
         if usable {
             match self.heads.get_mut(&self.key) {
                 Some(head) => chain = std::mem::replace(head, number),
                 None => {
-                    rt.keep(&self.key)?;
+                    self.bytes += rt.keep(&self.key)?;
                     self.heads.insert(self.key.clone(), number);
                 }
             }
@@ -336,6 +341,7 @@ impl Source for HashJoin {
     }
 
     fn rescan(&mut self, rt: &Runtime<'_>, outer: &[Datum], param: &[Datum]) -> Result<(), SqlError> {
+        rt.forget(std::mem::take(&mut self.bytes));
         self.rows.clear();
         self.heads.clear();
         self.loaded = false;

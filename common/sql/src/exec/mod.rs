@@ -25,7 +25,7 @@ use towline_base::SqlState;
 use towline_types::{Datum, IoStyle};
 
 use crate::error::SqlError;
-use crate::expr::{EvalContext, FunctionContext, ScalarExpr};
+use crate::expr::{EvalContext, FunctionContext, ScalarExpr, size_of_datum};
 use crate::plan::{Kind, Node, Plan};
 
 pub(crate) use scan::exact_key;
@@ -228,10 +228,12 @@ impl<'a> Runtime<'a> {
         result
     }
 
-    /// Accounts for a row that is kept; 53200 beyond the bound.
-    pub(crate) fn keep(&self, row: &[Datum]) -> Result<(), SqlError> {
+    /// Accounts for a row that is kept, and gives its bytes; 53200 beyond the bound. Who lets go of what it
+    /// kept says so by [`Runtime::forget`]: a node may be begun anew for each row of another.
+    pub(crate) fn keep(&self, row: &[Datum]) -> Result<usize, SqlError> {
         let bytes = 24 + row.iter().map(size_of_datum).sum::<usize>();
-        self.keep_bytes(bytes)
+        self.keep_bytes(bytes)?;
+        Ok(bytes)
     }
 
     /// Accounts for memory.
@@ -250,18 +252,6 @@ impl<'a> Runtime<'a> {
     /// Gives back what a restarted node had kept.
     pub(crate) fn forget(&self, bytes: usize) {
         self.memory.set(self.memory.get().saturating_sub(bytes));
-    }
-}
-
-/// About how much memory a value takes.
-pub(crate) fn size_of_datum(value: &Datum) -> usize {
-    24 + match value {
-        Datum::Text(text) | Datum::Bpchar(text) => text.len() + 16,
-        Datum::Bytea(bytes) => bytes.len() + 16,
-        Datum::Numeric(number) => number.disk_len() + 24,
-        Datum::Array(array) => 32 + array.values.iter().map(size_of_datum).sum::<usize>(),
-        Datum::Record(fields) => fields.iter().map(size_of_datum).sum(),
-        _ => 0,
     }
 }
 

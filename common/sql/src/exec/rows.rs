@@ -340,6 +340,7 @@ pub(super) struct Unique {
     input: Box<dyn Source>,
     places: Vec<usize>,
     seen: HashSet<Row>,
+    bytes: usize,
 }
 
 impl Unique {
@@ -348,6 +349,7 @@ impl Unique {
             input,
             places,
             seen: HashSet::new(),
+            bytes: 0,
         }
     }
 }
@@ -368,7 +370,7 @@ impl Source for Unique {
                     .collect()
             };
             if !self.seen.contains(&key) {
-                rt.keep(&key)?;
+                self.bytes += rt.keep(&key)?;
                 self.seen.insert(key);
                 return Ok(Flow::Row);
             }
@@ -379,6 +381,7 @@ impl Source for Unique {
     }
 
     fn rescan(&mut self, rt: &Runtime<'_>, outer: &[Datum], param: &[Datum]) -> Result<(), SqlError> {
+        rt.forget(std::mem::take(&mut self.bytes));
         self.seen.clear();
         self.input.rescan(rt, outer, param)
     }
@@ -395,6 +398,7 @@ pub(super) struct SetOperation {
     given: HashSet<Row>,
     loaded: bool,
     row: Row,
+    bytes: usize,
 }
 
 impl SetOperation {
@@ -408,6 +412,7 @@ impl SetOperation {
             given: HashSet::new(),
             loaded: false,
             row: Vec::new(),
+            bytes: 0,
         }
     }
 
@@ -431,7 +436,7 @@ impl Source for SetOperation {
     fn next(&mut self, rt: &Runtime<'_>, outer: &[Datum], out: &mut Row) -> Result<Flow, SqlError> {
         while !self.loaded {
             if pull!(self.right.next(rt, outer, &mut self.row)) {
-                rt.keep(&self.row)?;
+                self.bytes += rt.keep(&self.row)?;
                 *self.counts.entry(std::mem::take(&mut self.row)).or_insert(0) += 1;
             } else {
                 self.loaded = true;
@@ -442,7 +447,9 @@ impl Source for SetOperation {
                 return Ok(Flow::End);
             }
             if self.wanted(out) {
-                rt.keep(out)?;
+                if !self.all {
+                    self.bytes += rt.keep(out)?;
+                }
                 return Ok(Flow::Row);
             }
             if rt.tick()? {
@@ -452,6 +459,7 @@ impl Source for SetOperation {
     }
 
     fn rescan(&mut self, rt: &Runtime<'_>, outer: &[Datum], param: &[Datum]) -> Result<(), SqlError> {
+        rt.forget(std::mem::take(&mut self.bytes));
         self.counts.clear();
         self.given.clear();
         self.loaded = false;

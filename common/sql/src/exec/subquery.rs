@@ -145,16 +145,17 @@ impl Subqueries for Runtime<'_> {
             }
             state.start(self, plan, row, cx)?;
             let mut values = Vec::new();
+            let mut bytes = 0;
             let mut out = Row::new();
             while state.next(self, &mut out)? {
-                if plan.constant {
-                    self.keep(&out)?;
-                }
+                bytes += self.keep(&out)?;
                 values.push(self.single(plan, &mut out, cx)?);
             }
             let values = Arc::new(values);
             if plan.constant {
                 state.values = Some(values.clone());
+            } else {
+                self.forget(bytes);
             }
             Ok(values)
         })

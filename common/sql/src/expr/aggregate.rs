@@ -7,7 +7,7 @@
 use super::EvalContext;
 use super::functions::{FunctionDef, Volatility};
 use super::resolve::{Choice, choose};
-use super::tree::ScalarExpr;
+use super::tree::{ScalarExpr, size_of_datum};
 use crate::error::SqlError;
 use hashbrown::HashSet;
 use std::cmp::Ordering;
@@ -252,18 +252,30 @@ pub struct AggregateState {
     seen: Option<HashSet<Vec<Datum>>>,
     /// Arguments and keys kept for ORDER BY.
     sorted: Option<Vec<(Vec<Datum>, Vec<Datum>)>>,
+    /// Bytes that rows have added and nobody has asked for.
+    kept: usize,
 }
 
 impl AggregateState {
-    /// Roughly the memory it holds, in bytes, for the executor's budget.
-    pub fn memory(&self) -> usize {
-        let kept =
-            self.sorted.as_ref().map_or(0, |v| v.len() * 96) + self.seen.as_ref().map_or(0, |s| s.len() * 64);
-        kept + match &self.running {
-            Running::Items { items } => items.len() * 24,
-            Running::Strings { out } => out.as_ref().map_or(0, Vec::len),
-            _ => 64,
-        }
+    /// Roughly the memory, in bytes, that it has taken since it was asked the last time, for the executor's
+    /// budget.
+    pub fn take_kept(&mut self) -> usize {
+        std::mem::take(&mut self.kept)
+    }
+}
+
+/// Bytes by which these arguments make a running value larger.
+fn added(running: &Running, args: &[Datum]) -> usize {
+    match running {
+        Running::Items { .. } => args.iter().map(size_of_datum).sum(),
+        Running::Strings { .. } => args
+            .iter()
+            .map(|arg| match arg {
+                Datum::Bytea(bytes) => bytes.len(),
+                arg => arg.as_str().map_or(0, str::len),
+            })
+            .sum(),
+        _ => 0,
     }
 }
 
@@ -308,6 +320,7 @@ impl AggregateCall {
             running,
             seen: self.distinct.then(HashSet::new),
             sorted: (!self.order_by.is_empty()).then(Vec::new),
+            kept: 0,
         }
     }
 
@@ -331,8 +344,9 @@ impl AggregateCall {
         }
         if let ([arg], None, None) = (self.args.as_slice(), &state.seen, &state.sorted) {
             // The common case without an allocation.
-            let value = arg.eval(row, cx)?;
-            return self.transition(&mut state.running, &[value]);
+            let value = [arg.eval(row, cx)?];
+            state.kept += added(&state.running, &value);
+            return self.transition(&mut state.running, &value);
         }
         let args = self
             .args
@@ -344,6 +358,7 @@ impl AggregateCall {
             if skipped || !seen.insert(args.clone()) {
                 return Ok(());
             }
+            state.kept += 64 + args.iter().map(size_of_datum).sum::<usize>();
         }
         if let Some(sorted) = &mut state.sorted {
             let keys = self
@@ -351,6 +366,7 @@ impl AggregateCall {
                 .iter()
                 .map(|(e, _, _)| e.eval(row, cx))
                 .collect::<Result<Vec<_>, _>>()?;
+            state.kept += 64 + keys.iter().chain(&args).map(size_of_datum).sum::<usize>();
             sorted.push((keys, args));
             return Ok(());
         }
@@ -358,6 +374,7 @@ impl AggregateCall {
             // Distinct values come in their own order, when all are known.
             return Ok(());
         }
+        state.kept += added(&state.running, &args);
         self.transition(&mut state.running, &args)
     }
 
@@ -485,6 +502,7 @@ impl AggregateCall {
             mut running,
             sorted,
             seen,
+            ..
         } = state;
         if let (Some(seen), None, true) = (seen, &sorted, self.order_matters()) {
             let mut rows: Vec<Vec<Datum>> = seen.into_iter().collect();

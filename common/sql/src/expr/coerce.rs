@@ -200,30 +200,37 @@ impl ExprBuilder<'_> {
 }
 
 /// Which of these types is the first that cannot meet those before it, if any: what PostgreSQL's error points at.
-pub(crate) fn first_misfit(types: impl Iterator<Item = TypeId> + Clone) -> Option<usize> {
-    if select_common(types.clone()).is_ok() {
-        return None;
+pub(crate) fn first_misfit(types: impl Iterator<Item = TypeId>) -> Option<usize> {
+    let mut chosen = None;
+    for (index, ty) in types.enumerate() {
+        match meet(chosen, ty) {
+            Ok(both) => chosen = both,
+            Err(_) => return Some(index),
+        }
     }
-    (1..).find(|count| select_common(types.clone().take(count + 1)).is_err())
+    None
 }
 
 /// PostgreSQL's `select_common_type`: `None` if all are unknown, the two that do not meet as error.
-pub(super) fn select_common(types: impl Iterator<Item = TypeId>) -> Result<Option<TypeId>, (TypeId, TypeId)> {
+pub(super) fn select_common(
+    mut types: impl Iterator<Item = TypeId>,
+) -> Result<Option<TypeId>, (TypeId, TypeId)> {
+    types.try_fold(None, meet)
+}
+
+/// What the type chosen so far becomes when this one joins in.
+fn meet(chosen: Option<TypeId>, ty: TypeId) -> Result<Option<TypeId>, (TypeId, TypeId)> {
     let implicit = |a: TypeId, b: TypeId| find_cast(a, b) == Some(CastContext::Implicit);
-    let mut chosen: Option<TypeId> = None;
-    for ty in types.filter(|t| *t != TypeId::Unknown) {
-        match chosen {
-            None => chosen = Some(ty),
-            Some(current) if current == ty => {}
-            Some(current) if current.category() != ty.category() => return Err((current, ty)),
-            Some(current) => {
-                if !current.is_preferred() && implicit(current, ty) && !implicit(ty, current) {
-                    chosen = Some(ty);
-                }
-            }
+    match chosen {
+        _ if ty == TypeId::Unknown => Ok(chosen),
+        None => Ok(Some(ty)),
+        Some(current) if current == ty => Ok(chosen),
+        Some(current) if current.category() != ty.category() => Err((current, ty)),
+        Some(current) if !current.is_preferred() && implicit(current, ty) && !implicit(ty, current) => {
+            Ok(Some(ty))
         }
+        Some(_) => Ok(chosen),
     }
-    Ok(chosen)
 }
 
 #[cold]

@@ -147,6 +147,11 @@ pub trait FunctionContext {
     fn next_xid(&self) -> u64 {
         0
     }
+    /// What became of a transaction (`txid_status`): nothing when that is forgotten.
+    fn xid_status(&self, xid: u64) -> Result<Option<&'static str>, SqlError> {
+        let _ = xid;
+        Err(SqlError::unsupported("txid_status"))
+    }
     /// `pg_is_in_recovery()`
     fn in_recovery(&self) -> bool {
         false

@@ -28,6 +28,7 @@ pub(crate) use coerce::first_misfit;
 pub use context::{EvalContext, FunctionContext, NoContext, NoSubqueries, Subqueries};
 pub use functions::{FunctionDef, ScalarFn, Volatility, all_functions, function_exists};
 pub use set::{SetCall, SetRows};
+pub(crate) use tree::size_of_datum;
 pub use tree::{CallExpr, CaseExpr, IsKind, ScalarExpr, SubqueryKind, array_elements, cast_value};
 
 use crate::error::SqlError;

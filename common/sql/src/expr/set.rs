@@ -2,7 +2,7 @@
 
 use super::context::EvalContext;
 use super::functions::{FunctionDef, Volatility};
-use super::tree::{ScalarExpr, array_items};
+use super::tree::{ScalarExpr, array_items, collect_elements};
 use crate::error::SqlError;
 use towline_base::SqlState;
 use towline_types::datetime::fields;
@@ -50,6 +50,8 @@ enum Rows {
     Listed {
         rows: std::vec::IntoIter<Vec<Datum>>,
     },
+    /// Rows of one column.
+    Values(std::vec::IntoIter<Datum>),
 }
 
 fn never(_: &EvalContext<'_>, _: &[Datum]) -> Result<Datum, SqlError> {
@@ -189,32 +191,26 @@ impl SetCall {
         }
         let rows = match self.name {
             "generate_series" => series(&args, cx)?,
-            "unnest" => listed(array_items(&args[0]).unwrap_or_default().into_iter()),
+            "unnest" => {
+                let items = array_items(&args[0]).unwrap_or_default();
+                Rows::Values(items.into_vec().into_iter())
+            }
             "generate_subscripts" => subscripts(&args[0], args[1].as_i64().unwrap_or(0)),
             "string_to_table" | "regexp_split_to_table" => {
                 let (text, separator) = (
                     args[0].as_str().unwrap_or_default(),
                     args[1].as_str().unwrap_or_default(),
                 );
-                let parts: Vec<Datum> = if self.name == "string_to_table" {
-                    split_text(text, Some(separator)).map(Datum::text).collect()
+                let parts = if self.name == "string_to_table" {
+                    collect_elements(split_text(text, Some(separator)).map(Datum::text))?
                 } else {
                     super::functions::regexp_split(text, separator)?
-                        .iter()
-                        .map(|s| Datum::text(s))
-                        .collect()
                 };
-                listed(parts.into_iter())
+                Rows::Values(parts.into_iter())
             }
             name => return Err(SqlError::unsupported(name)),
         };
         Ok(SetRows(rows))
-    }
-}
-
-fn listed(values: impl Iterator<Item = Datum>) -> Rows {
-    Rows::Listed {
-        rows: values.map(|v| vec![v]).collect::<Vec<_>>().into_iter(),
     }
 }
 
@@ -384,6 +380,13 @@ impl SetRows {
                 };
                 Ok(true)
             }
+            Rows::Values(values) => match values.next() {
+                Some(value) => {
+                    out.push(value);
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
             Rows::Listed { rows } => match rows.next() {
                 Some(row) => {
                     out.extend(row);

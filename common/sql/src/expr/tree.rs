@@ -10,6 +10,8 @@ use super::functions::FunctionDef;
 use crate::error::SqlError;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use towline_base::SqlState;
+use towline_types::array::MAX_ELEMENTS;
 use towline_types::{ArrayValue, ColumnType, Datum, TypeId, cast};
 
 /// A bound scalar expression.
@@ -347,13 +349,16 @@ impl ScalarExpr {
                 explicit,
             } => {
                 let value = arg.eval(row, cx)?;
-                eval_cast(value, *from, *to, *explicit, cx)
+                fits(eval_cast(value, *from, *to, *explicit, cx)?)
             }
             ScalarExpr::Subquery { slot, kind, .. } => match kind {
                 SubqueryKind::Scalar => cx.subqueries.scalar(*slot, row, cx),
                 SubqueryKind::Exists => Ok(Datum::Bool(cx.subqueries.exists(*slot, row, cx)?)),
                 SubqueryKind::Array(element) => {
                     let values = cx.subqueries.values(*slot, row, cx)?;
+                    if values.len() > MAX_ELEMENTS {
+                        return Err(too_large());
+                    }
                     Ok(Datum::Array(Arc::new(ArrayValue::new(*element, values.to_vec()))))
                 }
                 SubqueryKind::AnyAll { arg, op, all } => {
@@ -545,6 +550,52 @@ impl CallExpr {
         if self.def.strict && args.iter().any(Datum::is_null) {
             return Ok(Datum::Null);
         }
-        (self.def.eval)(cx, args)
+        fits((self.def.eval)(cx, args)?)
     }
+}
+
+/// Bytes of the longest value, as in PostgreSQL: one function's result is another's argument, and each may
+/// make it several times as long.
+const MAX_VALUE: usize = 0x3fff_ffff;
+
+/// A result, unless it is larger than a value may be.
+#[inline]
+fn fits(value: Datum) -> Result<Datum, SqlError> {
+    let large = match &value {
+        Datum::Text(text) | Datum::Bpchar(text) => text.len() > MAX_VALUE,
+        Datum::Bytea(bytes) => bytes.len() > MAX_VALUE,
+        Datum::Array(array) => array.values.len() > MAX_ELEMENTS,
+        _ => false,
+    };
+    if large { Err(too_large()) } else { Ok(value) }
+}
+
+/// About how much memory a value takes.
+pub(crate) fn size_of_datum(value: &Datum) -> usize {
+    24 + match value {
+        Datum::Text(text) | Datum::Bpchar(text) => text.len() + 16,
+        Datum::Bytea(bytes) => bytes.len() + 16,
+        Datum::Numeric(number) => number.disk_len() + 24,
+        Datum::Array(array) => 32 + array.values.iter().map(size_of_datum).sum::<usize>(),
+        Datum::Record(fields) => fields.iter().map(size_of_datum).sum(),
+        _ => 0,
+    }
+}
+
+/// 54000
+#[cold]
+pub(crate) fn too_large() -> SqlError {
+    SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "requested length too large")
+}
+
+/// As many values as an array may have; 54000 with more, before they take memory.
+pub(crate) fn collect_elements(values: impl Iterator<Item = Datum>) -> Result<Vec<Datum>, SqlError> {
+    let mut all = Vec::new();
+    for value in values {
+        if all.len() == MAX_ELEMENTS {
+            return Err(too_large());
+        }
+        all.push(value);
+    }
+    Ok(all)
 }

@@ -6,6 +6,17 @@ use super::tree::{ScalarExpr, SubqueryKind};
 use towline_types::TypeId;
 
 impl ScalarExpr {
+    /// How many parts it has, itself among them; counted no further than `most`.
+    pub fn size(&self, most: usize) -> usize {
+        let mut count = 1;
+        self.for_each_child(&mut |child| {
+            if count < most {
+                count += child.size(most - count);
+            }
+        });
+        count
+    }
+
     /// Calls `f` for each direct operand.
     pub fn for_each_child<'a>(&'a self, f: &mut dyn FnMut(&'a ScalarExpr)) {
         match self {

@@ -37,9 +37,11 @@ impl Parser<'_> {
 
     /// Refuses by name what PostgreSQL has and we have not; anything else is a syntax error.
     fn unsupported_object<T>(&mut self, verb: &str) -> Result<T, SqlError> {
-        if self.accept_words(&["or", "replace"]) {
-            return self.unsupported_object("CREATE OR REPLACE");
-        }
+        let verb = if self.accept_words(&["or", "replace"]) {
+            "CREATE OR REPLACE"
+        } else {
+            verb
+        };
         const KINDS: &[&str] = &[
             "access",
             "aggregate",

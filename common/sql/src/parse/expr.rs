@@ -34,6 +34,14 @@ fn operator_power(op: &str) -> u8 {
     }
 }
 
+/// A number with the other sign.
+fn negated(digits: &str) -> String {
+    match digits.strip_prefix('-') {
+        Some(positive) => positive.to_owned(),
+        None => format!("-{digits}"),
+    }
+}
+
 impl Parser<'_> {
     /// Any scalar expression.
     pub(super) fn expr(&mut self) -> Result<Expr, SqlError> {
@@ -68,6 +76,7 @@ impl Parser<'_> {
                 (expr, true) => left = expr,
                 (expr, false) => return Ok(expr),
             }
+            self.grow(1)?;
         }
     }
 
@@ -86,12 +95,13 @@ impl Parser<'_> {
             let power = if op == "+" || op == "-" { SIGN } else { OTHER };
             let arg = self.nested(|parser| parser.expr_above(power))?;
             return Ok(match (op, arg) {
-                // A signed number is one constant, so that -2147483648 is an int4's text.
-                ("-", Expr::Literal(Literal::Int(digits), _)) if !digits.starts_with('-') => {
-                    Expr::Literal(Literal::Int(format!("-{digits}")), pos)
+                // A signed number is one constant, so that -2147483648 is an int4's text, and -(-2147483648)
+                // the text of what no int4 holds.
+                ("-", Expr::Literal(Literal::Int(digits), _)) => {
+                    Expr::Literal(Literal::Int(negated(&digits)), pos)
                 }
-                ("-", Expr::Literal(Literal::Num(digits), _)) if !digits.starts_with('-') => {
-                    Expr::Literal(Literal::Num(format!("-{digits}")), pos)
+                ("-", Expr::Literal(Literal::Num(digits), _)) => {
+                    Expr::Literal(Literal::Num(negated(&digits)), pos)
                 }
                 (op, arg) => Expr::Unary(op.to_owned(), Box::new(arg), pos),
             });

@@ -59,6 +59,13 @@ pub(crate) fn char_position(text: &str, offset: u32) -> u32 {
     u32::try_from(characters).unwrap_or(u32::MAX - 1) + 1
 }
 
+/// Most tokens of a text: a token takes forty times the memory of a sign, and a text may have a thousand
+/// million signs.
+const MAX_TOKENS: usize = 1 << 24;
+/// Tokens for which memory is taken before they are met: most texts have fewer, and the largest texts are few
+/// long constants.
+const FIRST_TOKENS: usize = 1024;
+
 /// Splits `text` into tokens, the last of which is [`Tok::Eof`].
 pub(crate) fn tokenize(text: &str) -> Result<Vec<Token<'_>>, SqlError> {
     let mut lexer = Lexer {
@@ -66,7 +73,7 @@ pub(crate) fn tokenize(text: &str) -> Result<Vec<Token<'_>>, SqlError> {
         bytes: text.as_bytes(),
         at: 0,
     };
-    let mut tokens = Vec::with_capacity(text.len() / 4 + 4);
+    let mut tokens = Vec::with_capacity((text.len() / 4 + 4).min(FIRST_TOKENS));
     loop {
         lexer.skip_blank()?;
         let start = lexer.at;
@@ -79,6 +86,12 @@ pub(crate) fn tokenize(text: &str) -> Result<Vec<Token<'_>>, SqlError> {
         });
         if done {
             return Ok(tokens);
+        }
+        if tokens.len() > MAX_TOKENS {
+            return Err(SqlError::new(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!("a text may have at most {MAX_TOKENS} words and signs"),
+            ));
         }
     }
 }

@@ -25,6 +25,12 @@ use crate::error::SqlError;
 pub(crate) const MAX_DEPTH: u32 = 150;
 /// Longest chain of one left-associative operator, which is as deep in the tree.
 pub(crate) const MAX_CHAIN: u32 = 600;
+/// Highest tree: chains and nesting together. Chains in the first operands of chains multiply, so that their
+/// own bounds are not enough.
+pub(crate) const MAX_HEIGHT: u32 = MAX_CHAIN + 2 * MAX_DEPTH;
+/// How much higher a join or a set operation makes its tree: a level of it takes far more stack than an
+/// operator does.
+const TALL: u32 = MAX_CHAIN / MAX_DEPTH;
 
 /// A statement of a text.
 #[derive(Clone, Debug)]
@@ -41,6 +47,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Parsed>, SqlError> {
         tokens,
         at: 0,
         depth: 0,
+        height: 0,
     };
     let mut statements = Vec::new();
     loop {
@@ -64,6 +71,7 @@ pub(crate) fn parse_expression(text: &str) -> Result<ast::Expr, SqlError> {
         tokens,
         at: 0,
         depth: 0,
+        height: 0,
     };
     let expr = parser.expr()?;
     if parser.at_end() {
@@ -81,6 +89,7 @@ pub(crate) fn parse_type_name(text: &str) -> Result<ast::TypeName, SqlError> {
         tokens,
         at: 0,
         depth: 0,
+        height: 0,
     };
     let name = parser.type_name()?;
     if parser.at_end() {
@@ -98,6 +107,7 @@ pub(crate) fn parse_qualified_name(text: &str) -> Result<QualifiedName, SqlError
         tokens,
         at: 0,
         depth: 0,
+        height: 0,
     };
     let mut name = vec![parser.col_label()?];
     while parser.accept_sym('.') {
@@ -115,6 +125,8 @@ pub(super) struct Parser<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,
     depth: u32,
+    /// Height of the tree made so far at this level of nesting.
+    height: u32,
 }
 
 impl<'a> Parser<'a> {
@@ -355,9 +367,20 @@ impl<'a> Parser<'a> {
             return Err(too_deep());
         }
         self.depth += 1;
+        let beside = std::mem::take(&mut self.height);
         let result = inner(self);
         self.depth -= 1;
+        self.height = beside.max(self.height + 1);
         result
+    }
+
+    /// What was parsed at this level becomes an operand of something higher by `levels`.
+    fn grow(&mut self, levels: u32) -> Result<(), SqlError> {
+        self.height += levels;
+        if self.height > MAX_HEIGHT {
+            return Err(too_deep());
+        }
+        Ok(())
     }
 
     fn text_between(&self, start: Pos, end: Pos) -> String {

@@ -257,6 +257,7 @@ impl Parser<'_> {
             if chain > super::MAX_DEPTH {
                 return Err(super::too_deep());
             }
+            self.grow(super::TALL)?;
             self.advance();
             let all = self.accept_word("all");
             if !all {
@@ -421,6 +422,7 @@ impl Parser<'_> {
             let mut chain = 0;
             while let Some(joined) = parser.join(&mut left)? {
                 left = joined;
+                parser.grow(super::TALL)?;
                 chain += 1;
                 if chain > super::MAX_DEPTH {
                     return Err(super::too_deep());
@@ -487,6 +489,7 @@ impl Parser<'_> {
                 Some(joined) => right = joined,
                 None => return Err(self.unexpected()),
             }
+            self.grow(super::TALL)?;
         };
         let left = std::mem::replace(left, FromItem::Table(Vec::new(), Alias::default()));
         Ok(FromItem::Join {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use towline_access::Interrupt;
 use towline_access::catalog::{CatalogView, Index, Relation, Table};
-use towline_base::{ForkKind, Lsn, Oid, SqlState};
+use towline_access::csn::XidStatus;
+use towline_base::{ForkKind, Lsn, Oid, SqlState, Xid};
 use towline_types::{Datum, TypeId};
 
 use super::Session;
@@ -74,6 +75,40 @@ impl<'a> SessionContext<'a> {
             .collect()
     }
 
+    /// Who is no superuser stops only what runs under its own role.
+    fn check_may_signal(&self, pid: i32, interrupt: Interrupt) -> Result<(), SqlError> {
+        if self.session.role.superuser {
+            return Ok(());
+        }
+        let sessions = self.session.engine.sessions().rows();
+        let Some(other) = sessions.iter().find(|row| row.pid == pid) else {
+            return Ok(());
+        };
+        let cancels = interrupt == Interrupt::Cancel;
+        if self.view.role(&other.user).is_some_and(|role| role.superuser) {
+            return Err(denied(if cancels {
+                "must be a superuser to cancel superuser query"
+            } else {
+                "must be a superuser to terminate superuser process"
+            }));
+        }
+        if other.user != self.session.user {
+            return Err(denied(if cancels {
+                "must be a member of the role whose query is being canceled or member of pg_signal_backend"
+            } else {
+                "must be a member of the role whose process is being terminated or member of pg_signal_backend"
+            }));
+        }
+        Ok(())
+    }
+
+    fn check_may_administer(&self, function: &str) -> Result<(), SqlError> {
+        if self.session.role.superuser {
+            return Ok(());
+        }
+        Err(denied(format!("permission denied for function {function}")))
+    }
+
     fn find_regclass(&self, text: &str) -> Result<Option<u32>, SqlError> {
         let name = crate::parse::parse_qualified_name(text)?;
         let path = self.session.search_path();
@@ -88,6 +123,11 @@ impl<'a> SessionContext<'a> {
             .find_relation(schema, &table.text, &path)
             .map(|relation| relation.oid().0))
     }
+}
+
+/// 42501
+fn denied(message: impl Into<String>) -> SqlError {
+    SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message)
 }
 
 /// A name as it must be written to be read back.
@@ -205,6 +245,23 @@ impl FunctionContext for SessionContext<'_> {
         self.session.engine.next_xid().0
     }
 
+    fn xid_status(&self, xid: u64) -> Result<Option<&'static str>, SqlError> {
+        let (xid, engine) = (Xid(xid), &self.session.engine);
+        if xid >= engine.next_xid() {
+            let text = format!("transaction ID {} is in the future", xid.0);
+            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, text));
+        }
+        if !xid.is_valid() || (xid.is_normal() && xid < engine.xids().oldest_unfrozen()) {
+            return Ok(None);
+        }
+        Ok(Some(match engine.csn().status(xid)? {
+            // Nobody hears of a commit before it is released (I4).
+            XidStatus::Committed(lsn) if engine.release().is_visible(lsn) => "committed",
+            XidStatus::Committed(_) | XidStatus::InProgress => "in progress",
+            XidStatus::Aborted => "aborted",
+        }))
+    }
+
     fn in_recovery(&self) -> bool {
         self.session.engine.is_standby()
     }
@@ -274,6 +331,7 @@ impl FunctionContext for SessionContext<'_> {
                 } else {
                     Interrupt::Terminate
                 };
+                self.check_may_signal(pid(), interrupt)?;
                 let found = sessions.interrupt(pid(), interrupt);
                 if !found {
                     self.session.warn(
@@ -284,6 +342,7 @@ impl FunctionContext for SessionContext<'_> {
                 Ok(Datum::Bool(found))
             }
             "pg_reload_conf" => {
+                self.check_may_administer(function)?;
                 match self.session.engine.cluster() {
                     Some(cluster) => cluster.reload()?,
                     None => {
@@ -294,6 +353,7 @@ impl FunctionContext for SessionContext<'_> {
             }
             "pg_promote" => match self.session.engine.cluster() {
                 Some(cluster) => {
+                    self.check_may_administer(function)?;
                     cluster.promote()?;
                     Ok(Datum::Bool(true))
                 }

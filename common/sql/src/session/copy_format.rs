@@ -98,6 +98,13 @@ impl CopyFormat {
         if null.contains(['\n', '\r']) {
             return invalid("COPY null representation cannot use newline or carriage return");
         }
+        let unsupported = |message: &str| Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message));
+        if null.as_bytes().contains(&delimiter) {
+            return unsupported("COPY delimiter must not appear in the NULL specification");
+        }
+        if csv && null.as_bytes().contains(&quote) {
+            return unsupported("CSV quote character must not appear in the NULL specification");
+        }
         let names = |list: &[crate::parse::ast::Name]| list.iter().map(|name| name.text.clone()).collect();
         Ok(CopyFormat {
             csv,

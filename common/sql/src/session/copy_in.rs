@@ -11,6 +11,7 @@ use towline_access::catalog::{RelationKind, Table};
 use towline_access::locks::{LockMode, LockTag};
 use towline_access::ops::MultiInsertOp;
 use towline_base::SqlState;
+use towline_types::binary::check_utf8;
 use towline_types::{Datum, parse_text};
 
 use super::Session;
@@ -280,13 +281,18 @@ impl CopyIn {
         let mut at = self.scanned;
         let mut found = None;
         while let Some(&byte) = bytes.get(at) {
+            let escapes = if self.format.csv {
+                self.in_quotes && byte == self.format.escape && byte != self.format.quote
+            } else {
+                byte == b'\\'
+            };
+            if escapes && bytes.get(at + 1).is_none() && !self.ended {
+                // What it escapes comes with the next piece.
+                break;
+            }
             if self.format.csv && byte == self.format.quote {
                 self.in_quotes = !self.in_quotes;
-            } else if self.format.csv
-                && self.in_quotes
-                && byte == self.format.escape
-                && bytes.get(at + 1).is_some()
-            {
+            } else if self.format.csv && escapes {
                 at += 1;
             } else if byte == b'\n' && !self.in_quotes {
                 found = Some((at, at + 1));
@@ -299,10 +305,7 @@ impl CopyIn {
                     None => {}
                 }
                 break;
-            } else if !self.format.csv
-                && byte == b'\\'
-                && bytes.get(at + 1).is_some_and(|next| *next != b'\r')
-            {
+            } else if escapes && bytes.get(at + 1).is_some_and(|next| *next != b'\r') {
                 // An escaped newline belongs to the value.
                 at += 1;
             }
@@ -347,15 +350,7 @@ impl CopyIn {
     }
 
     fn parse_line(&mut self, line: &BytesMut, cx: &EvalContext<'_>) -> Result<(), SqlError> {
-        let text = std::str::from_utf8(line).map_err(|error| {
-            let at = error.valid_up_to();
-            let byte = line.get(at).copied().unwrap_or(0);
-            SqlError::new(
-                SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-                format!("invalid byte sequence for encoding \"UTF8\": 0x{byte:02x}"),
-            )
-            .with_context(format!("COPY {}, line {}", self.table.name, self.line))
-        })?;
+        let text = check_utf8(line).map_err(|error| self.located(error.into(), None))?;
         self.row.clear();
         self.row.resize(self.table.columns.len(), Datum::Null);
         for at in 0..self.defaults.len() {

@@ -184,9 +184,7 @@ impl Session {
             }
             Statement::AlterRole(name, options) => {
                 let name = self.role_named(&name.text);
-                if name != self.user {
-                    self.check_role_privilege("alter role")?;
-                }
+                self.check_may_alter(&name, options)?;
                 let options = self.role_options(options)?;
                 (
                     ddl::Statement::AlterRole(ddl::AlterRole { name, options }),
@@ -196,6 +194,11 @@ impl Session {
             Statement::DropRole(names, if_exists) => {
                 self.check_role_privilege("drop role")?;
                 let names: Vec<String> = names.iter().map(|name| self.role_named(&name.text)).collect();
+                for name in &names {
+                    if self.is_superuser(name)? && !self.role.superuser {
+                        return Err(denied("must be superuser to drop superusers"));
+                    }
+                }
                 if names.contains(&self.user) {
                     return Err(SqlError::new(
                         SqlState::OBJECT_IN_USE,
@@ -229,10 +232,45 @@ impl Session {
         if self.role.superuser || self.role.create_role {
             return Ok(());
         }
-        Err(SqlError::new(
-            SqlState::INSUFFICIENT_PRIVILEGE,
-            format!("permission denied to {what}"),
-        ))
+        Err(denied(format!("permission denied to {what}")))
+    }
+
+    fn is_superuser(&mut self, name: &str) -> Result<bool, SqlError> {
+        Ok(self.catalog_view()?.role(name).is_some_and(|role| role.superuser))
+    }
+
+    /// Who may not create roles may give itself a password and nothing else; a superuser is altered by
+    /// superusers only.
+    fn check_may_alter(&mut self, name: &str, options: &ast::RoleOptions) -> Result<(), SqlError> {
+        if self.role.superuser {
+            return Ok(());
+        }
+        if self.is_superuser(name)? || options.superuser.is_some() {
+            return Err(denied(
+                "must be superuser to alter superuser roles or change superuser attribute",
+            ));
+        }
+        let replicates = self
+            .catalog_view()?
+            .role(name)
+            .is_some_and(|role| role.replication);
+        if replicates || options.replication.is_some() {
+            return Err(denied(
+                "must be superuser to alter replication roles or change replication attribute",
+            ));
+        }
+        if options.bypass_rls.is_some() {
+            return Err(denied("must be superuser to change bypassrls attribute"));
+        }
+        let password = ast::RoleOptions {
+            password: options.password.clone(),
+            ..ast::RoleOptions::default()
+        };
+        if self.role.create_role || (name == self.user && options.password.is_some() && *options == password)
+        {
+            return Ok(());
+        }
+        Err(denied("permission denied"))
     }
 
     fn role_options(&self, options: &ast::RoleOptions) -> Result<ddl::RoleOptions, SqlError> {
@@ -247,13 +285,16 @@ impl Session {
                     .to_string(),
             )),
         };
-        if (options.superuser.is_some() || options.replication.is_some() || options.bypass_rls.is_some())
-            && !self.role.superuser
-        {
-            return Err(SqlError::new(
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                "must be superuser to create or alter superusers",
-            ));
+        if !self.role.superuser {
+            for (given, whom) in [
+                (options.superuser, "superusers"),
+                (options.replication, "replication users"),
+                (options.bypass_rls, "bypassrls users"),
+            ] {
+                if given == Some(true) {
+                    return Err(denied(format!("must be superuser to create {whom}")));
+                }
+            }
         }
         Ok(ddl::RoleOptions {
             superuser: options.superuser,
@@ -268,6 +309,11 @@ impl Session {
             valid_until: None,
         })
     }
+}
+
+/// 42501
+fn denied(message: impl Into<String>) -> SqlError {
+    SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message)
 }
 
 fn qualified(name: &[ast::Name]) -> ddl::QualifiedName {

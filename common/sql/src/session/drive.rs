@@ -15,6 +15,10 @@ use crate::error::SqlError;
 use crate::parse;
 use crate::sink::RowSink;
 
+/// Bytes of a statement that pg_stat_activity shows: `track_activity_query_size`, as PostgreSQL has it by
+/// default.
+const SHOWN_QUERY: usize = 1023;
+
 impl Session {
     /// Sync: ends the implicit transaction (commits it, or finishes its abort). The driver then sends `ReadyForQuery`
     /// with [`Session::transaction_status`].
@@ -103,9 +107,12 @@ impl Session {
             self.depends_on = self.depends_on.max(txn.depends_on());
         }
         match &result {
-            Ok(Execution::Complete) | Err(_) => {}
-            Ok(Execution::Suspended) => {
-                if let Running::Portal(portal, name, _) = running {
+            Err(_) => {}
+            // Ended or not, it stays until its transaction ends or its name is taken.
+            Ok(Execution::Complete | Execution::Suspended) => {
+                if let Running::Portal(portal, name, _) = running
+                    && self.txn.is_some()
+                {
                     self.portals.insert(name, *portal);
                 }
             }
@@ -139,6 +146,10 @@ impl Session {
                 self.end_statement();
                 self.tell(out);
                 answer(&outcome, out);
+                portal.tag = match outcome {
+                    Outcome::Tag(tag) => Some(tag),
+                    Outcome::Empty => None,
+                };
                 Ok(Execution::Complete)
             }
             Progress::Suspended => {
@@ -257,8 +268,13 @@ impl Session {
     pub(super) fn show_query(&mut self, text: &Arc<str>) {
         let now = self.engine.clock().wall();
         self.statement_time = now;
+        // It stays until the next statement comes: of a long text, only its beginning.
+        let shown = match text.get(..text.floor_char_boundary(SHOWN_QUERY)) {
+            Some(start) if start.len() < text.len() => Arc::from(start),
+            _ => Arc::clone(text),
+        };
         self.handle.update(|row| {
-            row.query = Arc::clone(text);
+            row.query = shown;
             row.query_start = Some(now);
             row.xact_start.get_or_insert(now);
         });

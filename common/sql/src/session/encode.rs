@@ -21,9 +21,16 @@ pub(crate) fn data_row(
     for (index, value) in row.iter().enumerate() {
         let ty = types.get(index).map_or(TypeId::Text, |ty| ty.id);
         field(value, ty, format_of(formats, index) == 1, style, names, out);
+        if out.len() - start > MAX_MESSAGE {
+            // The rest need not be written to be told.
+            break;
+        }
     }
     end(start, out)
 }
+
+/// A message's length is a signed word.
+const MAX_MESSAGE: usize = i32::MAX as usize;
 
 /// Begins a message; gives where its length stands.
 pub(crate) fn begin(tag: u8, out: &mut BytesMut) -> usize {

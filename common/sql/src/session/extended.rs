@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use towline_base::SqlState;
+use towline_types::binary::check_utf8;
 use towline_types::{ColumnType, Datum, TypeId, parse_binary, parse_text};
 
 use super::prepared::{self, Prepared, no_statement};
@@ -59,6 +60,7 @@ impl Session {
             }
             // One whose plan no longer fits may have other columns by now: this one is new.
             self.ensure_transaction()?;
+            self.queried = true;
             let view = self.catalog_view()?;
             if found.plan(&view, self.settings_version.get()).is_some() {
                 return Ok(found);
@@ -102,6 +104,7 @@ impl Session {
             )));
         }
         self.ensure_transaction()?;
+        self.queried = true;
         let view = self.catalog_view()?;
         let plan = self.make_plan(tree, &text, (declared.clone(), true), &view, false)?;
         let columns = plan.returns_rows.then(|| plan.columns.clone());
@@ -210,13 +213,7 @@ impl Session {
         if format == 1 {
             return Ok(parse_binary(ColumnType::new(ty), bytes)?);
         }
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            let byte = bytes.get(error.valid_up_to()).copied().unwrap_or(0);
-            SqlError::new(
-                SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-                format!("invalid byte sequence for encoding \"UTF8\": 0x{byte:02x}"),
-            )
-        })?;
+        let text = check_utf8(bytes)?;
         if ty.is_reg() {
             let view = self.catalog_view()?;
             return context::SessionContext::new(self, &view)
@@ -278,6 +275,13 @@ impl Session {
             let result = Err(no_portal(portal));
             return self.settle(result);
         };
+        if found.is_spent() {
+            let result = Err(SqlError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("portal \"{portal}\" cannot be run"),
+            ));
+            return self.settle(result);
+        }
         self.show_query(&found.prepared.text);
         self.running = Some(Running::Portal(
             Box::new(found),

@@ -146,6 +146,8 @@ pub struct Session {
     /// What the session has set for itself about page images in the log; `None` when that is nothing.
     images: Option<ImageOverride>,
     txn: Option<Transaction>,
+    /// A statement of the transaction has taken a snapshot: its isolation level is fixed.
+    queried: bool,
     block: Block,
     /// Within a text of several statements.
     implicit_block: bool,
@@ -250,6 +252,7 @@ impl Session {
             settings_version: Cell::new(0),
             images: None,
             txn: None,
+            queried: false,
             block: Block::Idle,
             implicit_block: false,
             statements: HashMap::new(),

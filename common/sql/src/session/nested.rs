@@ -16,6 +16,7 @@ use super::utility::{Utility, explained};
 use crate::error::SqlError;
 use crate::explain;
 use crate::parse::ast::{self, ExplainOptions, Statement};
+use crate::parse::{MAX_DEPTH, too_deep};
 use crate::plan::Plan;
 use crate::sink::RowSink;
 
@@ -55,6 +56,11 @@ impl Session {
             .cloned()
             .ok_or_else(|| no_statement(&name.text))?;
         let params = self.execute_args(&portal.prepared.text.clone(), &name.text, &prepared, args)?;
+        // What is executed may be an EXECUTE, by Parse, and that one of the first again.
+        portal.replaced += 1;
+        if portal.replaced > MAX_DEPTH {
+            return Err(too_deep());
+        }
         portal.prepared = prepared;
         portal.params = params;
         Ok(Stage::Start)

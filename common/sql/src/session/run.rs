@@ -4,9 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
-use towline_access::catalog::CatalogView;
+use towline_access::catalog::{CatalogView, Table};
 use towline_access::locks::{LockMode, LockTag};
 use towline_access::{Snapshot, Step, Wait};
+use towline_base::SqlState;
 use towline_types::{ColumnType, Datum};
 use towline_wal::ImageOverride;
 
@@ -55,6 +56,10 @@ pub(crate) struct Portal {
     pub(crate) announces: bool,
     /// It is done, but the answer waits for `pg_sleep`.
     pub(crate) finished: Option<Outcome>,
+    /// How it answered when it ended; asked to run again, it has no more rows.
+    pub(crate) tag: Option<CommandTag>,
+    /// How often EXECUTE has put another statement in its place.
+    pub(crate) replaced: u32,
 }
 
 /// How far a portal is.
@@ -224,13 +229,18 @@ impl Execution {
     }
 
     fn tag(&self) -> CommandTag {
-        let count = self.count();
+        // What gives rows counts those of the last Execute.
+        let count = if self.plan.returns_rows {
+            self.given - self.before
+        } else {
+            self.count()
+        };
         match self.plan.body_kind() {
             "INSERT" => CommandTag::Rows("INSERT 0", count),
             "UPDATE" => CommandTag::Rows("UPDATE", count),
             "DELETE" => CommandTag::Rows("DELETE", count),
             _ if matches!(self.target, Target::Copy(_)) => CommandTag::Rows("COPY", count),
-            _ => CommandTag::Rows("SELECT", count - self.before),
+            _ => CommandTag::Rows("SELECT", count),
         }
     }
 }
@@ -326,7 +336,14 @@ impl Portal {
             stage: Stage::Start,
             announces,
             finished: None,
+            tag: None,
+            replaced: 0,
         }
+    }
+
+    /// Whether it has ended and cannot be run again: what it does is not the giving of rows.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.tag.is_some() && self.prepared.columns.is_none()
     }
 }
 
@@ -385,7 +402,13 @@ impl Session {
                     }
                     return Ok(progress);
                 }
-                Stage::Done => return Ok(Progress::Done(Outcome::Tag(CommandTag::Rows("SELECT", 0)))),
+                Stage::Done => {
+                    return Ok(Progress::Done(match &portal.tag {
+                        Some(CommandTag::Rows(word, _)) => Outcome::Tag(CommandTag::Rows(word, 0)),
+                        Some(tag) => Outcome::Tag(tag.clone()),
+                        None => Outcome::Empty,
+                    }));
+                }
             }
         }
     }
@@ -404,12 +427,14 @@ impl Session {
         self.refresh_style();
         if is_data(statement) {
             self.ensure_transaction()?;
+            self.queried = true;
             let (view, plan) = self.plan_for(&prepared)?;
             self.check_writable(&plan)?;
             portal.stage = Stage::Locking(view, plan, 0);
             return Ok(None);
         }
         portal.stage = self.start_utility(portal, statement, out)?;
+        self.queried |= takes_snapshot(statement);
         Ok(None)
     }
 
@@ -447,7 +472,7 @@ impl Session {
                     .all(|(old, new)| old.ty == new.ty && old.name == new.name);
             if !same {
                 return Err(SqlError::new(
-                    towline_base::SqlState::FEATURE_NOT_SUPPORTED,
+                    SqlState::FEATURE_NOT_SUPPORTED,
                     "cached plan must not change result type",
                 ));
             }
@@ -501,7 +526,16 @@ impl Session {
             engine: &self.engine,
             snapshot,
         };
-        plan::plan(bound, &statistics, explain).map(Arc::new)
+        let plan = plan::plan(bound, &statistics, explain)?;
+        let secret = |table: &Table| table.is_system() && &*table.name == "pg_authid";
+        if !self.role.superuser && plan.relations.iter().any(|(table, _)| secret(table)) {
+            // What a password is checked against is for superusers, as in PostgreSQL; pg_roles is for all.
+            return Err(SqlError::new(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                "permission denied for table pg_authid",
+            ));
+        }
+        Ok(Arc::new(plan))
     }
 
     fn lock_relations(
@@ -581,6 +615,24 @@ impl Session {
             None => Err(SqlError::internal("no transaction")),
         }
     }
+}
+
+/// Whether PostgreSQL takes a snapshot for a statement, after which its transaction's isolation level is
+/// fixed.
+fn takes_snapshot(statement: &Statement) -> bool {
+    !matches!(
+        statement,
+        Statement::Begin(..)
+            | Statement::Commit(_)
+            | Statement::Rollback(_)
+            | Statement::SetTransaction(..)
+            | Statement::Set(..)
+            | Statement::Show(_)
+            | Statement::Reset(_)
+            | Statement::Lock(..)
+            | Statement::Checkpoint
+            | Statement::WaitForLsn(..)
+    )
 }
 
 /// Statements that the planner handles.

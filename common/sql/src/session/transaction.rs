@@ -32,6 +32,9 @@ pub(crate) enum Commit {
     Release(Lsn, CommitLevel, bool),
 }
 
+/// Warnings of one statement that are told.
+const MOST_NOTICES: usize = 1000;
+
 fn isolation(level: IsolationLevel) -> Result<Isolation, SqlError> {
     match level {
         IsolationLevel::ReadUncommitted | IsolationLevel::ReadCommitted => Ok(Isolation::ReadCommitted),
@@ -70,6 +73,7 @@ impl Session {
             interrupts: Some(self.handle.interrupts().clone()),
         };
         self.txn = Some(self.engine.begin(options)?);
+        self.queried = false;
         self.transaction_time = self.engine.clock().wall();
         self.style.now = self.transaction_time;
         self.settings.borrow_mut().begin();
@@ -88,9 +92,12 @@ impl Session {
     }
 
     pub(crate) fn warn(&self, sqlstate: SqlState, message: &str) {
-        self.notices
-            .borrow_mut()
-            .push(Notice::new(Severity::Warning, sqlstate, message));
+        let mut notices = self.notices.borrow_mut();
+        // A function may warn for each of a thousand million rows, and nothing is told before the statement
+        // ends.
+        if notices.len() < MOST_NOTICES {
+            notices.push(Notice::new(Severity::Warning, sqlstate, message));
+        }
     }
 
     /// BEGIN
@@ -110,12 +117,13 @@ impl Session {
     /// The modes of BEGIN and SET TRANSACTION.
     pub(crate) fn set_modes(&mut self, modes: &[TransactionMode], fresh: bool) -> Result<(), SqlError> {
         let standby = self.engine.is_standby();
+        let queried = self.queried;
         let Some(txn) = &mut self.txn else { return Ok(()) };
         for mode in modes {
             match mode {
                 TransactionMode::Isolation(level) => {
                     let isolation = isolation(*level)?;
-                    if txn.has_snapshot() && !fresh && isolation != txn.isolation() {
+                    if queried && !fresh && isolation != txn.isolation() {
                         return Err(SqlError::new(
                             SqlState::ACTIVE_SQL_TRANSACTION,
                             "SET TRANSACTION ISOLATION LEVEL must be called before any query",
@@ -124,7 +132,7 @@ impl Session {
                     txn.set_isolation(isolation);
                 }
                 TransactionMode::ReadOnly(read_only) => {
-                    if !read_only && txn.is_read_only() && txn.has_snapshot() {
+                    if !read_only && txn.is_read_only() && queried {
                         return Err(SqlError::new(
                             SqlState::ACTIVE_SQL_TRANSACTION,
                             "transaction read-write mode must be set before any query",

@@ -283,3 +283,109 @@ drop table answers
 ----
 DROP TABLE
 
+# The other sign of a number is that of the same constant.
+select -(-2147483648), pg_typeof(-(-2147483648)), - - 5, -(-1.5), -(-9223372036854775808)
+----
+2147483648|bigint|5|1.5|9223372036854775808
+SELECT 1
+
+# Dates beyond the last timestamp.
+select extract(year from date '5874897-12-31'), extract(dow from date '5874897-12-31'), extract(doy from date '300000-03-01'), extract(century from date '300000-03-01'), extract(julian from date '5874897-12-31')
+----
+5874897|2|61|3000|2147483493
+SELECT 1
+
+select date 'infinity' + time '01:00', date '-infinity' + time '01:00'
+----
+infinity|-infinity
+SELECT 1
+
+select date '294276-12-31' + time '24:00'
+----
+ERROR 22008: timestamp out of range
+
+select make_timestamp(294276, 12, 31, 24, 0, 0)
+----
+ERROR 22008: timestamp out of range
+
+# A span divided by what it is.
+select interval '49 months' / 49, interval '49 days' / 49, interval '1 year 1 day' / 7
+----
+1 mon|1 day|1 mon 21 days 13:42:51.428571
+SELECT 1
+
+select interval '9223372036854 seconds' * 2
+----
+ERROR 22008: interval out of range
+
+select interval '2562047788 hours', interval '-2562047788 hours'
+----
+2562047788:00:00|-2562047788:00:00
+SELECT 1
+
+# Bounds of arrays.
+select '[2147483647:2147483647]={1}'::int[], array_upper('[2147483647:2147483647]={1}'::int[], 1)
+----
+[2147483647:2147483647]={1}|2147483647
+SELECT 1
+
+select '[1:2]={1,2,3}'::int[]
+----
+ERROR 22P02: malformed array literal: "[1:2]={1,2,3}" (at 8)
+
+select '[2:1]={1}'::int[]
+----
+ERROR 2202E: upper bound cannot be less than lower bound (at 8)
+
+select '[2]={1,2}'::int[], '[0:1][2:2]={{1},{2}}'::int[]
+----
+{1,2}|[0:1][2:2]={{1},{2}}
+SELECT 1
+
+# The isolation level is fixed with the first query, also where it keeps no snapshot.
+begin
+----
+BEGIN
+
+select 1
+----
+1
+SELECT 1
+
+set transaction isolation level read committed
+----
+SET
+
+set transaction isolation level repeatable read
+----
+ERROR 25001: SET TRANSACTION ISOLATION LEVEL must be called before any query
+
+rollback
+----
+ROLLBACK
+
+begin read only
+----
+BEGIN
+
+show transaction_isolation
+----
+read committed
+SHOW
+
+set transaction isolation level repeatable read
+----
+SET
+
+set transaction read write
+----
+SET
+
+select 1
+----
+1
+SELECT 1
+
+rollback
+----
+ROLLBACK

@@ -52,14 +52,19 @@ impl Server {
 
     /// A session of the superuser.
     pub fn connect(&self) -> LocalPeer {
+        self.connect_as("postgres")
+    }
+
+    /// A session of this role.
+    pub fn connect_as(&self, user: &str) -> LocalPeer {
         let row = SessionRow {
-            user: "postgres".into(),
+            user: user.into(),
             database: "postgres".into(),
             ..SessionRow::default()
         };
         let handle = self.engine.sessions().register(1, row).unwrap();
         let params = SessionParams {
-            user: "postgres".into(),
+            user: user.into(),
             database: "postgres".into(),
             ..SessionParams::default()
         };
@@ -183,7 +188,7 @@ impl LocalPeer {
                         return;
                     }
                     assert!(
-                        wait.block(Duration::from_secs(20)).unwrap(),
+                        wait.block(Duration::from_secs(60)).unwrap(),
                         "the engine never answers"
                     );
                 }
@@ -199,7 +204,7 @@ impl LocalPeer {
         let depends_on = self.session.depends_on();
         if self.session.engine().visible().get() < depends_on {
             let wait = self.session.engine().wait_visible(depends_on);
-            assert!(wait.block(Duration::from_secs(20)).unwrap(), "never visible");
+            assert!(wait.block(Duration::from_secs(60)).unwrap(), "never visible");
         }
         self.finished = Some(std::mem::take(&mut self.sink.lines));
     }
@@ -207,7 +212,7 @@ impl LocalPeer {
     /// Runs a text to its end.
     pub fn run(&mut self, sql: &str) -> Vec<String> {
         self.send(sql);
-        self.answer(Duration::from_secs(20)).expect("blocked")
+        self.answer(Duration::from_secs(60)).expect("blocked")
     }
 }
 

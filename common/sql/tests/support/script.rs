@@ -86,7 +86,7 @@ pub fn parse(text: &str) -> Vec<Record> {
 }
 
 /// How long an answer may take that is sure to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait before a statement counts as blocked.
 const BLOCKED_AFTER: Duration = Duration::from_millis(300);
 

@@ -96,10 +96,7 @@ impl BufferPool {
     pub fn write_back(self: &Arc<Self>, before: Lsn) -> WriteBack {
         let mut targets: Vec<(PageId, u32)> = Vec::new();
         for (index, frame) in self.frames.as_slice().iter().enumerate() {
-            let state = frame.state.load(Ordering::Acquire);
-            let due = state & DIRTY != 0 && frame.rec_lsn.load(Ordering::Acquire) < before.0;
-            // A frame that is being written counts: its copy may hold such changes, and is not on disk yet.
-            if state & TAGGED != 0 && (due || state & WRITING != 0) {
+            if may_be_due(frame, before) {
                 targets.push((frame.id(), index as u32));
             }
         }
@@ -184,6 +181,19 @@ impl BufferPool {
         }
         written
     }
+}
+
+/// Whether the frame may hold a change from before `before` that is not on disk, in its page or in a copy that is being written.
+///
+/// Without a latch: a copy may be taken, and given back, between the loads. At the moment of the state's, unless it has `WRITING`, `rec_lsn`
+/// is right; so it is looked at before and after, and where it has become [`CLEAN`] beside `DIRTY` a copy was taken in between.
+fn may_be_due(frame: &Frame, before: Lsn) -> bool {
+    let is_due = |rec_lsn: u64| rec_lsn < before.0 || rec_lsn == CLEAN;
+    let earlier = frame.rec_lsn.load(Ordering::Acquire);
+    let state = frame.state.load(Ordering::Acquire);
+    let later = frame.rec_lsn.load(Ordering::Acquire);
+    let due = state & DIRTY != 0 && (is_due(earlier) || is_due(later));
+    state & TAGGED != 0 && (due || state & WRITING != 0)
 }
 
 /// Sets `WRITING`, clears `DIRTY`: under a shared latch, by whoever copies the page under the same latch.
@@ -316,8 +326,14 @@ impl WriteBack {
         if state & WRITING != 0 {
             return Copied::Busy;
         }
-        if state & DIRTY == 0 || frame.rec_lsn.load(Ordering::Acquire) >= self.before.0 {
+        if state & DIRTY == 0 {
             return Copied::Clean;
+        }
+        match frame.rec_lsn.load(Ordering::Acquire) {
+            // Another writer, who latches as we do, has taken a copy since.
+            CLEAN => return Copied::Busy,
+            rec_lsn if rec_lsn >= self.before.0 => return Copied::Clean,
+            _ => {}
         }
         let Some(taken) = take(frame) else {
             return Copied::Busy;
@@ -378,6 +394,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::tests::{fixture, page, set};
     use super::*;
+
+    /// A checkpoint passed over a page whose copy a session was just taking, and ended although the copy was not written.
+    #[test]
+    fn a_page_whose_copy_is_taken_while_it_is_looked_at_is_waited_for() {
+        let fixture = fixture(16, 1);
+        set(&fixture.pool, 0, 500, 7);
+        let pin = fixture.pool.pin(page(0)).unwrap();
+        // Between two moves of `take`.
+        let rec_lsn = pin.frame().rec_lsn.swap(CLEAN, Ordering::AcqRel);
+        let mut write_back = fixture.pool.write_back(Lsn(900));
+        assert_eq!(write_back.counts().total, 1);
+        assert_eq!(write_back.step().unwrap(), FlushState::Busy);
+        pin.frame().rec_lsn.store(rec_lsn, Ordering::Release);
+        assert_eq!(write_back.step().unwrap(), FlushState::Done);
+        assert_eq!(fixture.pool.dirty_count(), 0);
+    }
 
     #[test]
     #[should_panic(expected = "(I7)")]

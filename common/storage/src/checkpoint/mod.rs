@@ -403,7 +403,6 @@ impl Checkpointer {
                     .stop_after("the control file could not be written", error)
             })?;
         self.estimate = estimate_distance(self.estimate, run.info.redo.distance_from(previous_redo));
-        self.finished.advance(run.info.redo.max(self.finished.get()));
         if let Err(error) =
             self.storage
                 .unlinks()
@@ -413,6 +412,8 @@ impl Checkpointer {
         }
         let (oldest_kept, wal) = self.retire_wal(&run.info);
         self.participant.finished(&run.info, oldest_kept);
+        // Last: whoever waits for it finds the old log and the files of dropped relations gone.
+        self.finished.advance(run.info.redo.max(self.finished.get()));
         if self.requests.settings().log {
             let line = run.report.line(&run.info, wal, self.estimate, self.clock.now());
             tracing::info!("{} complete: {line}", self.kind());

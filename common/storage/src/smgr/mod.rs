@@ -340,7 +340,9 @@ impl Smgr {
         let mut counts = SyncCounts::default();
         let SyncRequests { files, directories } = std::mem::take(&mut *self.sync.lock());
         let mut files: Vec<FileKey> = files.into_iter().collect();
+        let mut directories: Vec<PathBuf> = directories.into_iter().collect();
         files.sort_unstable();
+        directories.sort_unstable();
         for key in &files {
             let begun = clock.now();
             self.sync_file(key)?;

@@ -352,11 +352,15 @@ impl Node {
         let _wait = checkpointer.requests().request(target);
         for _ in 0..10_000 {
             let now = towline_base::Clock::now(&*self.clock);
-            if let Next::Stop = checkpointer.step(now) {
+            let next = checkpointer.step(now);
+            if let Next::Stop = next {
                 return Err("the storage has stopped".to_owned());
             }
             if checkpointer.waits_for().is_some() {
                 self.flush()?;
+            } else if let Next::At(_) = next {
+                // Another thread writes a page.
+                std::thread::yield_now();
             }
             if checkpointer.requests().finished().get() >= target {
                 return Ok(());

@@ -40,17 +40,23 @@ impl Interval {
 
     /// `self * factor`: fractions of months become days, of days time.
     pub fn mul(&self, factor: f64) -> Result<Interval> {
+        self.scaled(|part| part * factor)
+    }
+
+    /// Each part as `scale` makes it, with what is no whole month or day in the part below.
+    fn scaled(&self, scale: impl Fn(f64) -> f64) -> Result<Interval> {
         let int = |v: f64| {
-            (v.is_finite() && v > f64::from(i32::MIN) && v < f64::from(i32::MAX))
+            (f64::from(i32::MIN)..=f64::from(i32::MAX))
+                .contains(&v)
                 .then_some(v as i32)
                 .ok_or_else(interval_range)
         };
         let round6 = |v: f64| (v * 1e6).round_ties_even() / 1e6;
-        let months = int(f64::from(self.months) * factor)?;
-        let mut days = int(f64::from(self.days) * factor)?;
-        let month_rest = round6((f64::from(self.months) * factor - f64::from(months)) * 30.0);
+        let months = int(scale(f64::from(self.months)))?;
+        let mut days = int(scale(f64::from(self.days)))?;
+        let month_rest = round6((scale(f64::from(self.months)) - f64::from(months)) * 30.0);
         let mut seconds = round6(
-            (f64::from(self.days) * factor - f64::from(days) + month_rest - month_rest.trunc()) * 86_400.0,
+            (scale(f64::from(self.days)) - f64::from(days) + month_rest - month_rest.trunc()) * 86_400.0,
         );
         if seconds.abs() >= 86_400.0 {
             days = days
@@ -59,8 +65,9 @@ impl Interval {
             seconds -= (seconds / 86_400.0).trunc() * 86_400.0;
         }
         let days = days.checked_add(month_rest as i32).ok_or_else(interval_range)?;
-        let micros = (self.micros as f64 * factor + seconds * 1e6).round_ties_even();
-        if !micros.is_finite() || micros.abs() >= 9.3e18 {
+        let micros = (scale(self.micros as f64) + seconds * 1e6).round_ties_even();
+        // i64::MAX is no float: the one above it is out of range.
+        if !(i64::MIN as f64..-(i64::MIN as f64)).contains(&micros) {
             return Err(interval_range());
         }
         Ok(Interval {
@@ -75,7 +82,8 @@ impl Interval {
         if divisor == 0.0 {
             return Err(TypeError::division_by_zero());
         }
-        self.mul(1.0 / divisor)
+        // Not times 1/divisor: 49 × (1/49) is less than 1.
+        self.scaled(|part| part / divisor)
     }
 
     /// Whole 24 hours become days (`justify_hours`).
@@ -307,7 +315,15 @@ pub fn extract(field: &str, source: Source<'_>) -> Result<Option<Numeric>> {
             if word == "julian" {
                 return Ok(Some(Numeric::from(days + calendar::EPOCH_JULIAN)));
             }
-            extract_moment(&word, i64::from(days) * DAY, NAME).map(Some)
+            // Most dates have no timestamp.
+            let (year, month, day) = calendar::date(days);
+            let civil = Civil {
+                year,
+                month,
+                day,
+                ..Civil::default()
+            };
+            extract_civil(&word, civil, days, 0, NAME).map(Some)
         }
         Source::Timestamp(t) => {
             const NAME: &str = "timestamp without time zone";
@@ -368,8 +384,12 @@ fn shown_year(year: i32) -> i32 {
 
 fn extract_moment(word: &str, t: i64, type_name: &str) -> Result<Numeric> {
     let c = Civil::from_micros(t);
+    extract_civil(word, c, c.days(), t.rem_euclid(DAY), type_name)
+}
+
+/// A field of a moment: its calendar, the number of its day, and the time of that day.
+fn extract_civil(word: &str, c: Civil, days: i32, time: i64, type_name: &str) -> Result<Numeric> {
     let in_second = i64::from(c.second) * SECOND + i64::from(c.micros);
-    let days = c.days();
     Ok(match unit(word) {
         Some(Unit::Microsecond) => Numeric::from(in_second),
         Some(Unit::Millisecond) => Numeric::from_scaled(i128::from(in_second), 3),
@@ -391,7 +411,7 @@ fn extract_moment(word: &str, t: i64, type_name: &str) -> Result<Numeric> {
             "isoyear" => Numeric::from(shown_year(calendar::iso_week(days).0)),
             "julian" => {
                 let day = Numeric::from(days + calendar::EPOCH_JULIAN);
-                let part = Numeric::from(t.rem_euclid(DAY)).div(&Numeric::from(DAY))?;
+                let part = Numeric::from(time).div(&Numeric::from(DAY))?;
                 day.add(&part)?
             }
             _ => return Err(unknown_unit(word, type_name, false)),
@@ -560,9 +580,9 @@ pub fn round_micros(t: i64, precision: i32) -> i64 {
     let step = 10i64.pow(6 - precision as u32);
     let half = step / 2;
     // Half away from zero, as PostgreSQL's AdjustTimestampForTypmod.
-    if t >= 0 {
-        (t + half) / step * step
-    } else {
-        -((-t + half) / step * step)
+    // A span of time may be so long that nothing is left to round it to: it stays.
+    match t.checked_add(if t >= 0 { half } else { -half }) {
+        Some(moved) => moved / step * step,
+        None => t,
     }
 }

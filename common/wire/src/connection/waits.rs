@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, interval, sleep_until};
 use towline_base::SqlState;
 use towline_sql::SqlError;
 
@@ -29,6 +29,8 @@ use crate::session::{WireSession, WireWait};
 const READ_SIZE: usize = 8 * 1024;
 /// A large message makes the input buffer grow by at most this much ahead of the bytes received.
 const READ_AHEAD: usize = 256 * 1024;
+/// How often a write that cannot go on looks whether the session was ended, after its query was cancelled.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Most bytes behind the message at work that are taken from the socket while the session waits.
 const MOST_AHEAD: usize = 64 * 1024;
 
@@ -162,13 +164,19 @@ where
         } = self;
         {
             let mut write = pin!(io.write_all(&reply.bytes));
+            let mut looks = None;
             poll_fn(|cx| {
                 if let Poll::Ready(result) = write.as_mut().poll(cx) {
                     return Poll::Ready(result.map_err(End::Io));
                 }
                 // A client that does not read must not hold up a shutdown; its stream is cut inside a message.
-                if interrupts.poll_raised(cx).is_ready() && interrupts.is_terminated() {
-                    return Poll::Ready(Err(End::Closed));
+                if interrupts.poll_raised(cx).is_ready() {
+                    if interrupts.is_terminated() {
+                        return Poll::Ready(Err(End::Closed));
+                    }
+                    // A cancel is for the step after this. As long as its flag is up, no other flag wakes us.
+                    let looks = looks.get_or_insert_with(|| interval(LOOK_EVERY));
+                    while looks.poll_tick(cx).is_ready() {}
                 }
                 Poll::Pending
             })

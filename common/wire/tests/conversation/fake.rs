@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::BufMut;
 use towline_access::session::{SessionHandle, SessionRegistry, SessionState};
@@ -18,6 +19,7 @@ use towline_wire::session::{Backend, Gate, Outcome, RoleLogin, WireSession, Wire
 
 /// What tests and session share.
 pub struct World {
+    me: Weak<World>,
     pub registry: Arc<SessionRegistry>,
     pub visible: LsnWatch,
     pub deadlock: AtomicBool,
@@ -34,7 +36,8 @@ pub struct World {
 impl World {
     pub fn new(max: usize) -> (Arc<Self>, LsnPublisher) {
         let (publisher, visible) = LsnWatch::new(Lsn(0));
-        let world = Self {
+        let world = Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             registry: SessionRegistry::new(max),
             visible,
             deadlock: AtomicBool::new(false),
@@ -45,8 +48,8 @@ impl World {
             most_buffered: AtomicUsize::new(0),
             depends_on: AtomicUsize::new(0),
             rolled_back: AtomicUsize::new(0),
-        };
-        (Arc::new(world), publisher)
+        });
+        (world, publisher)
     }
 }
 
@@ -76,22 +79,12 @@ impl Backend for World {
             let message = format!("database \"{}\" does not exist", params.database);
             return Err(SqlError::fatal(SqlState::INVALID_CATALOG_NAME, message));
         }
-        Ok(Fake::new(handle))
+        Ok(Fake::new(handle, self.me.upgrade().unwrap()))
     }
 
     fn registry(&self) -> &Arc<SessionRegistry> {
         &self.registry
     }
-}
-
-thread_local! {
-    /// The world of the test running on this thread: the loop under test runs on the test's own thread.
-    static WORLD: std::cell::RefCell<Option<Arc<World>>> = const { std::cell::RefCell::new(None) };
-}
-
-/// Makes `world` the one that sessions opened on this thread see.
-pub fn enter(world: &Arc<World>) {
-    WORLD.with(|slot| *slot.borrow_mut() = Some(Arc::clone(world)));
 }
 
 enum Doing {
@@ -147,8 +140,7 @@ impl WireWait for FakeWait {
 }
 
 impl Fake {
-    fn new(handle: SessionHandle) -> Self {
-        let world = WORLD.with(|slot| slot.borrow().clone()).unwrap();
+    fn new(handle: SessionHandle, world: Arc<World>) -> Self {
         Fake {
             handle,
             world,
@@ -201,6 +193,17 @@ impl Fake {
                 }));
             }
             ["panic"] => panic!("an expression is wrong"),
+            ["busy"] => {
+                // A step that looks at its flags and yields to nobody.
+                let end = Instant::now() + Duration::from_secs(60);
+                while Instant::now() < end {
+                    if let Err(error) = self.handle.interrupts().check() {
+                        return Err(self.fail(error.into()));
+                    }
+                    std::thread::yield_now();
+                }
+                out.command_complete(&CommandTag::Word("BUSY"));
+            }
             ["spin"] => {
                 self.doing = Doing::Spinning;
                 return Ok(Outcome::Yield);

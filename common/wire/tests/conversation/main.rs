@@ -11,11 +11,17 @@ use std::time::Duration;
 use client::{Client, error_code, extended, kinds, message, query, startup, sync};
 use fake::World;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use towline_access::session::Interrupt;
 use towline_base::Lsn;
 use towline_wire::connection::End;
 use towline_wire::hba::Rule;
+use towline_wire::{Server, ServerConfig, Stop};
+
+/// How long something may take that is sure to come: a machine that does other things may stand still for
+/// long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn world() -> Arc<World> {
     let (world, publisher) = World::new(3);
@@ -203,7 +209,7 @@ async fn termination_reaches_idle_busy_and_waiting_sessions() {
             tokio::task::yield_now().await;
         }
         world.registry.interrupt_all(Interrupt::Terminate);
-        let answer = timeout(Duration::from_secs(5), client.until(b'Z')).await.unwrap();
+        let answer = timeout(PATIENCE, client.until(b'Z')).await.unwrap();
         assert_eq!(error_code(&answer), "57P01", "{text}");
         assert!(world.registry.is_empty() || client.server.await.is_ok());
     }
@@ -219,10 +225,23 @@ async fn a_client_that_does_not_read_holds_back_its_query_and_no_shutdown() {
     }
     assert!(world.most_buffered.load(Ordering::SeqCst) < 128 * 1024);
     world.registry.interrupt_all(Interrupt::Terminate);
-    timeout(Duration::from_secs(5), client.server)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(PATIENCE, client.server).await.unwrap().unwrap();
+}
+
+/// With its query's cancel, the session lost the sight of its end: the node's stop waited for a client that
+/// did not read.
+#[tokio::test]
+async fn a_client_that_cancels_and_does_not_read_holds_up_no_shutdown() {
+    let world = world();
+    let mut client = Client::connect_with(&world, 1024).await;
+    client.send(&query("rows 1000000")).await;
+    for flag in [Interrupt::Cancel, Interrupt::Terminate] {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        world.registry.interrupt_all(flag);
+    }
+    timeout(PATIENCE, client.server).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -254,7 +273,7 @@ async fn a_session_that_waits_ends_when_its_client_has_gone() {
         assert!(timeout(Duration::from_millis(20), client.read()).await.is_err());
         let Client { io, server, .. } = client;
         drop(io);
-        let end = timeout(Duration::from_secs(5), server).await.unwrap().unwrap();
+        let end = timeout(PATIENCE, server).await.unwrap().unwrap();
         assert!(matches!(end, End::Closed | End::Io(_)), "{text}: {end:?}");
         assert_eq!(world.rolled_back.load(Ordering::SeqCst), 1, "{text}");
         assert!(world.registry.is_empty());
@@ -270,7 +289,7 @@ async fn an_answer_held_by_the_gate_is_given_up_when_its_client_has_gone() {
     assert!(timeout(Duration::from_millis(20), client.read()).await.is_err());
     let Client { io, server, .. } = client;
     drop(io);
-    timeout(Duration::from_secs(5), server).await.unwrap().unwrap();
+    timeout(PATIENCE, server).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -339,13 +358,7 @@ async fn no_byte_leaves_before_what_it_depends_on_is_visible() {
             "{text}"
         );
         publisher.advance(Lsn(lsn as u64));
-        assert!(
-            timeout(Duration::from_secs(5), client.until(b'Z'))
-                .await
-                .unwrap()
-                .len()
-                >= 2
-        );
+        assert!(timeout(PATIENCE, client.until(b'Z')).await.unwrap().len() >= 2);
     }
 }
 
@@ -406,15 +419,103 @@ async fn timers_end_what_takes_too_long() {
     assert_eq!(error_code(&client.until(b'Z').await), "25P03");
 }
 
+/// The timer was forgotten when the COPY asked for its data.
+#[tokio::test(start_paused = true)]
+async fn a_statement_timeout_ends_a_copy_whose_client_is_silent() {
+    let world = world();
+    let mut client = Client::connect(&world).await;
+    world.statement_ms.store(3000, Ordering::SeqCst);
+    client.send(&query("copy")).await;
+    client.until(b'G').await;
+    assert_eq!(error_code(&client.until(b'Z').await), "57014");
+    assert_eq!(kinds(&ask(&mut client, "rows 1").await), "DCZ");
+}
+
 #[tokio::test]
 async fn a_statement_timeout_reaches_a_session_that_computes() {
     let world = world();
     let mut client = Client::connect(&world).await;
     world.statement_ms.store(20, Ordering::SeqCst);
-    let answer = timeout(Duration::from_secs(5), ask(&mut client, "spin"))
+    let answer = timeout(PATIENCE, ask(&mut client, "spin")).await.unwrap();
+    assert_eq!(error_code(&answer), "57014");
+}
+
+/// A subquery runs to its end within one step: it went on for as long as it liked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_timeout_reaches_a_step_that_does_not_yield() {
+    let world = world();
+    let mut client = Client::connect(&world).await;
+    world.statement_ms.store(20, Ordering::SeqCst);
+    assert_eq!(error_code(&ask(&mut client, "busy").await), "57014");
+    // It concerns no other statement.
+    world.statement_ms.store(0, Ordering::SeqCst);
+    let mut bytes = extended("rows 1");
+    bytes.extend(extended("rows 1"));
+    bytes.extend(sync());
+    client.send(&bytes).await;
+    assert_eq!(kinds(&client.until(b'Z').await), "12DC12DCZ");
+}
+
+/// A client that was connected and had not logged in held up the node's stop for the whole of
+/// `authentication_timeout`.
+#[tokio::test]
+async fn a_login_that_is_not_finished_holds_up_no_stop() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = ServerConfig {
+        rules: Arc::new(vec![
+            Rule::parse("host", "all", "all", "all", "scram-sha-256").unwrap(),
+        ]),
+        max_connections: 3,
+        reserved: 1,
+        authentication_timeout: Duration::from_secs(24 * 3600),
+    };
+    let server = Server::new(world(), config).unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(Stop::No);
+    let serving = tokio::spawn(server.serve(listener, stopped));
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent
+        .write_all(&[8u32.to_be_bytes(), 80_877_103u32.to_be_bytes()].concat())
         .await
         .unwrap();
-    assert_eq!(error_code(&answer), "57014");
+    assert_eq!(silent.read_u8().await.unwrap(), b'N');
+    let mut asked = TcpStream::connect(address).await.unwrap();
+    asked.write_all(&startup("postgres", "postgres")).await.unwrap();
+    assert_eq!(asked.read_u8().await.unwrap(), b'R');
+    stop.send(Stop::Fast).unwrap();
+    timeout(PATIENCE, serving).await.unwrap().unwrap();
+}
+
+/// A broken CopyFail after its COPY had failed was answered, and every later answer was taken for another's.
+#[tokio::test]
+async fn what_follows_a_failed_copy_is_not_looked_into() {
+    let world = world();
+    let mut client = Client::connect(&world).await;
+    client.send(&query("copy")).await;
+    client.until(b'G').await;
+    let mut bytes = message(b'd', b"wrong");
+    bytes.extend(message(b'f', b"no terminator"));
+    bytes.extend(message(b'c', b"and more"));
+    bytes.extend(query("rows 1"));
+    client.send(&bytes).await;
+    assert_eq!(error_code(&client.until(b'Z').await), "22P04");
+    assert_eq!(kinds(&client.until(b'Z').await), "DCZ");
+}
+
+#[tokio::test]
+async fn a_broken_flush_fails_its_group_and_a_function_call_its_block() {
+    let world = world();
+    let mut client = Client::connect(&world).await;
+    let mut bytes = message(b'H', b"more");
+    bytes.extend(extended("rows 1"));
+    bytes.extend(sync());
+    client.send(&bytes).await;
+    assert_eq!(kinds(&client.until(b'Z').await), "EZ");
+    ask(&mut client, "begin").await;
+    client.send(&message(b'F', b"")).await;
+    let answer = client.until(b'Z').await;
+    assert_eq!(error_code(&answer), "0A000");
+    assert_eq!(answer.last().unwrap().1, b"E");
 }
 
 #[tokio::test]
@@ -466,9 +567,9 @@ async fn random_bytes_never_panic_or_hang() {
         let _ = client.io.write_all(&bytes).await;
         let _ = client.io.shutdown().await;
         let mut answer = Vec::new();
-        let read = timeout(Duration::from_secs(5), client.io.read_to_end(&mut answer)).await;
+        let read = timeout(PATIENCE, client.io.read_to_end(&mut answer)).await;
         assert!(read.is_ok(), "round {round} hangs");
-        timeout(Duration::from_secs(5), client.server)
+        timeout(PATIENCE, client.server)
             .await
             .expect("the loop ends")
             .expect("no panic");

@@ -46,7 +46,7 @@ fn array_lower(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
     Ok(dimension(a)?.map_or(Datum::Null, |d| Datum::Int4(d.lower)))
 }
 fn array_upper(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
-    Ok(dimension(a)?.map_or(Datum::Null, |d| Datum::Int4(d.lower + d.len - 1)))
+    Ok(dimension(a)?.map_or(Datum::Null, |d| Datum::Int4(d.lower.wrapping_add(d.len - 1))))
 }
 fn array_ndims(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
     let n = dims(&a[0]).len() as i32;

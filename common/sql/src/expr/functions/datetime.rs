@@ -67,10 +67,19 @@ fn date_minus_span(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
         &negated(&span(&a[1])?)?,
     )?))
 }
+/// A day and a time of it.
+fn at_time(day: i64, time: i64) -> Result<i64, SqlError> {
+    if datetime::is_infinite(day) {
+        return Ok(day);
+    }
+    day.checked_add(time)
+        .filter(|t| datetime::valid_timestamp(*t))
+        .ok_or_else(|| datetime::timestamp_range().into())
+}
+
 fn date_plus_time(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
-    Ok(Datum::Timestamp(
-        cast::date_to_timestamp(date(&a[0])?)? + micros(&a[1])?,
-    ))
+    let day = cast::date_to_timestamp(date(&a[0])?)?;
+    at_time(day, micros(&a[1])?).map(Datum::Timestamp)
 }
 fn time_plus_date(cx: &EvalContext<'_>, a: &[Datum]) -> Answer {
     date_plus_time(cx, &[a[1].clone(), a[0].clone()])
@@ -391,7 +400,7 @@ fn make_time(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
 fn made_timestamp(cx: &EvalContext<'_>, a: &[Datum]) -> Result<i64, SqlError> {
     let day = make_date(cx, &a[..3])?;
     let time = clock_micros(int(&a[3])?, int(&a[4])?, float(&a[5])?)?;
-    Ok(cast::date_to_timestamp(date(&day)?)? + time)
+    at_time(cast::date_to_timestamp(date(&day)?)?, time)
 }
 fn make_timestamp(cx: &EvalContext<'_>, a: &[Datum]) -> Answer {
     Ok(Datum::Timestamp(made_timestamp(cx, a)?))
@@ -479,7 +488,12 @@ fn bin(stride: &Span, t: i64, origin: i64) -> Result<i64, SqlError> {
         ));
     }
     let offset = t.checked_sub(origin).ok_or_else(datetime::interval_range)?;
-    Ok(origin + offset.div_euclid(width) * width)
+    offset
+        .div_euclid(width)
+        .checked_mul(width)
+        .and_then(|bins| origin.checked_add(bins))
+        .filter(|t| datetime::valid_timestamp(*t))
+        .ok_or_else(|| datetime::timestamp_range().into())
 }
 fn bin_ts(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
     Ok(Datum::Timestamp(bin(

@@ -4,9 +4,11 @@
 //! both); POSIX classes, `\m`, `\M`, `\y`, `\d`, `\s`, `\w` and the `(?i)` prefix mean the same. A pattern it cannot take
 //! is 2201B. Alternatives are tried leftmost-first, where POSIX takes the longest.
 
+use super::text::MAX_TEXT;
 use super::{FunctionDef, bytea, def, int32, text, txt};
 use crate::error::SqlError;
 use crate::expr::EvalContext;
+use crate::expr::tree::{collect_elements, too_large};
 use regex::{Regex, RegexBuilder};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -346,11 +348,24 @@ fn regexp_replace(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
     let flags = flags(a.get(3).map(txt).transpose()?.unwrap_or(""))?;
     let regex = with_flags(pattern, &flags)?;
     let template = replacement(with);
-    let out = if flags.global {
-        regex.replace_all(source, template.as_str())
-    } else {
-        regex.replace(source, template.as_str())
-    };
+    let references = template.matches("${").count();
+    let limit = if flags.global { usize::MAX } else { 1 };
+    let mut out = String::new();
+    let mut from = 0;
+    for found in regex.captures_iter(source).take(limit) {
+        let Some(whole) = found.get(0) else { break };
+        out.push_str(&source[from..whole.start()]);
+        from = whole.end();
+        // No group is longer than the match.
+        let most = references
+            .saturating_mul(whole.len())
+            .saturating_add(template.len());
+        if out.len().saturating_add(most) > MAX_TEXT {
+            return Err(too_large());
+        }
+        found.expand(&template, &mut out);
+    }
+    out.push_str(&source[from..]);
     Ok(text(&out))
 }
 
@@ -403,29 +418,29 @@ fn regexp_substr(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
 }
 
 /// The parts of a text between matches.
-pub(crate) fn regexp_split(source: &str, pattern: &str) -> Result<Vec<String>, SqlError> {
+pub(crate) fn regexp_split(source: &str, pattern: &str) -> Result<Vec<Datum>, SqlError> {
     let regex = compiled(pattern, false)?;
-    let mut parts = Vec::new();
     let mut from = 0;
-    for found in regex.find_iter(source) {
-        // An empty match splits only between characters.
+    // An empty match splits only between characters.
+    let between = regex.find_iter(source).filter_map(|found| {
         if found.is_empty() && (found.start() == from || found.start() == source.len()) {
-            continue;
+            return None;
         }
-        parts.push(source[from..found.start()].to_string());
+        let part = text(&source[from..found.start()]);
         from = found.end();
-    }
-    parts.push(source[from..].to_string());
+        Some(part)
+    });
+    let mut parts = collect_elements(between)?;
+    parts.push(text(&source[from..]));
     if regex.is_match("") && !source.is_empty() && parts.len() == 1 {
         // Empty matches alone: every character by itself.
-        return Ok(source.chars().map(String::from).collect());
+        return collect_elements(source.chars().map(|c| text(c.encode_utf8(&mut [0; 4]))));
     }
     Ok(parts)
 }
 
 fn regexp_split_to_array(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
-    let parts = regexp_split(txt(&a[0])?, txt(&a[1])?)?;
-    let values = parts.iter().map(|p| text(p)).collect();
+    let values = regexp_split(txt(&a[0])?, txt(&a[1])?)?;
     Ok(Datum::Array(Arc::new(ArrayValue::new(Text, values))))
 }
 
@@ -441,8 +456,8 @@ fn regexp_instr(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
 fn repeat_guard(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
     let count = int32(&a[1])?.max(0) as usize;
     let source = txt(&a[0])?;
-    if source.len().saturating_mul(count) > super::text::MAX_TEXT {
-        return Err(super::text::too_large());
+    if source.len().saturating_mul(count) > MAX_TEXT {
+        return Err(too_large());
     }
     Ok(text(&source.repeat(count)))
 }

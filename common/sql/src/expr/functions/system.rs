@@ -105,6 +105,13 @@ fn xid_if_assigned(cx: &EvalContext<'_>, _: &[Datum]) -> Answer {
         .current_xid_if_assigned()
         .map_or(Datum::Null, |x| Datum::Int8(x as i64)))
 }
+fn xid_status(cx: &EvalContext<'_>, a: &[Datum]) -> Answer {
+    let Datum::Int8(xid) = a[0] else {
+        return Err(SqlError::internal("status of something that is no xid"));
+    };
+    let status = cx.functions.xid_status(xid as u64)?;
+    Ok(status.map_or(Datum::Null, Datum::text))
+}
 /// Transactions since an xid. A special one is older than everything.
 fn xid_age(cx: &EvalContext<'_>, a: &[Datum]) -> Answer {
     let Datum::Xid(low) = a[0] else {
@@ -481,6 +488,8 @@ const PLAIN: &[FunctionDef] = &[
     def("pg_sleep_for", &[Interval], Void, sleep).volatile(),
     def("txid_current", &[], Int8, xid).volatile(),
     def("pg_current_xact_id", &[], Int8, xid).volatile(),
+    def("txid_status", &[Int8], Text, xid_status).volatile(),
+    def("pg_xact_status", &[Int8], Text, xid_status).volatile(),
     def("age", &[Xid], Int4, xid_age).stable(),
     def("txid_current_if_assigned", &[], Int8, xid_if_assigned).volatile(),
     def("pg_current_xact_id_if_assigned", &[], Int8, xid_if_assigned).volatile(),

@@ -3,21 +3,16 @@
 use super::{FunctionDef, boolean, bytea, def, int, int32, text, txt};
 use crate::error::SqlError;
 use crate::expr::EvalContext;
-use crate::expr::tree::array_items;
+use crate::expr::tree::{array_items, collect_elements, too_large};
 use std::sync::Arc;
 use towline_base::SqlState;
 use towline_types::TypeId::*;
-use towline_types::{ArrayValue, Datum, text_of};
+use towline_types::{ArrayValue, Datum, TypeError, text_of};
 
 type Answer = Result<Datum, SqlError>;
 
 /// Longest text a function builds.
 pub(super) const MAX_TEXT: usize = 1 << 28;
-
-#[cold]
-pub(super) fn too_large() -> SqlError {
-    SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, "requested length too large")
-}
 
 #[cold]
 fn parameter(message: impl Into<String>) -> SqlError {
@@ -91,7 +86,11 @@ fn octet_length(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
 }
 
 fn bit_length(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
-    Ok(Datum::Int4(txt(&a[0])?.len() as i32 * 8))
+    let bits = txt(&a[0])?.len().saturating_mul(8);
+    match i32::try_from(bits) {
+        Ok(bits) => Ok(Datum::Int4(bits)),
+        Err(_) => Err(TypeError::out_of_range("integer out of range").into()),
+    }
 }
 
 fn lower(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
@@ -469,9 +468,7 @@ fn string_to_array(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
     let separator = if a[1].is_null() { None } else { Some(txt(&a[1])?) };
     let null = a.get(2).filter(|d| !d.is_null()).map(txt).transpose()?;
     let parts = crate::expr::set::split_text(txt(&a[0])?, separator);
-    let values = parts
-        .map(|p| if Some(p) == null { Datum::Null } else { text(p) })
-        .collect();
+    let values = collect_elements(parts.map(|p| if Some(p) == null { Datum::Null } else { text(p) }))?;
     Ok(Datum::Array(Arc::new(ArrayValue::new(Text, values))))
 }
 

@@ -130,13 +130,13 @@ pub(super) fn is_word(pattern: &str) -> bool {
 
 /// The pattern with which this text begins.
 pub(super) fn pattern_at(text: &str) -> Option<&'static str> {
-    let upper = text.to_ascii_uppercase();
     let found = PATTERNS.iter().find(|p| {
         // Names are case-sensitive, because their case is the output's; the rest is not.
         if p.chars().any(|c| c.is_ascii_lowercase()) || names(p) {
             text.starts_with(**p)
         } else {
-            upper.starts_with(**p)
+            let start = text.as_bytes().get(..p.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(p.as_bytes()))
         }
     });
     found.copied()
@@ -408,7 +408,8 @@ pub(super) fn number(value: &Numeric, template: &str) -> Result<String, SqlError
         let keep = fraction_part
             .rfind('0')
             .map_or(0, |at| digits_in(&fraction_part[..=at]));
-        while result.ends_with('0') && result.len() - result.find('.').unwrap_or(0) - 1 > keep {
+        let point = result.find('.').unwrap_or(0);
+        while result.ends_with('0') && result.len() - point - 1 > keep {
             result.pop();
         }
     }
