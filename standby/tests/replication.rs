@@ -424,7 +424,7 @@ fn a_standby_with_the_identity_of_its_primary_is_refused() {
     let _turn = cluster::turn_without_failpoints();
     let primary = Primary::init("");
     let standby = Standby::empty("s1", &primary);
-    let files = standby.stop().as_copy_of(&primary);
+    let files = standby.stop().copied_from(&primary);
     let standby = Standby::start("p", &primary, files);
     eventually("it is refused", || {
         let trouble = standby.view().trouble();

@@ -160,7 +160,7 @@ impl Files {
     }
 
     /// As if this were a copy of that node's directory, whole.
-    pub(crate) fn as_copy_of(mut self, primary: &Primary) -> Files {
+    pub(crate) fn copied_from(mut self, primary: &Primary) -> Files {
         self.node = primary.files.node.clone();
         self
     }
