@@ -278,10 +278,10 @@ impl VacuumOp {
         self.toast_report.as_ref()
     }
 
-    /// Whether a cut is logged and not carried out.
+    /// Whether a cut, of the table or of its TOAST table, is logged and not carried out.
     #[cfg(test)]
     pub(crate) fn is_cutting(&self) -> bool {
-        self.cut.is_logged()
+        self.cut.is_logged() || self.toast.as_ref().is_some_and(|toast| toast.is_cutting())
     }
 
     /// Pages read and pages changed so far.
