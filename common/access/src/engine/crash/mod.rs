@@ -10,3 +10,4 @@ mod node;
 mod rules;
 mod scripts;
 mod sweep;
+mod without_quorum;
