@@ -285,6 +285,12 @@ impl PrimaryRole {
         })
     }
 
+    /// What its parts share.
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// Where the service listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use towline_access::{AccessError, Engine, Step};
+use towline_base::rules::{self, Rule};
 use towline_base::{Lsn, LsnWatch, TimelineId, WaitOutcome};
 use towline_storage::{ProgressMeter, RecoveryProgress};
 use towline_wal::format::DecodedRecord;
@@ -99,18 +100,33 @@ impl Replay for Engine {
     }
 }
 
+/// How far replay goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bound {
+    /// Up to what is durable here and in the quorum.
+    Quorum,
+    /// Up to what is durable here: the rule switched off.
+    Flush,
+}
+
 /// Starts the thread.
 pub(crate) fn spawn(shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
+    // A switched rule is the switch of the thread that starts the role.
+    let bound = if rules::is_off(Rule::ReplayBelowQuorum) {
+        Bound::Flush
+    } else {
+        Bound::Quorum
+    };
     std::thread::Builder::new()
         .name("replay".to_owned())
         .spawn(move || {
-            if let Err(error) = run(&shared) {
+            if let Err(error) = run(&shared, bound) {
                 shared.fail(format!("replay stopped: {error}"));
             }
         })
 }
 
-fn run(shared: &Shared) -> Result<(), AccessError> {
+fn run(shared: &Shared, bound: Bound) -> Result<(), AccessError> {
     shared.replay.begin()?;
     let mut log = shared.log();
     let mut reader = WalReader::new(log.source.clone(), shared.replay.replayed());
@@ -123,9 +139,12 @@ fn run(shared: &Shared) -> Result<(), AccessError> {
             reader = WalReader::new(log.source.clone(), shared.replay.replayed());
         }
         let (flush, quorum) = (log.positions.flush.get(), shared.quorum.get());
-        let limit = flush.min(quorum);
+        let limit = match bound {
+            Bound::Quorum => flush.min(quorum),
+            Bound::Flush => flush,
+        };
         // What is waited for: the lower of the two. A cut closes the first, which wakes too.
-        let behind = if quorum <= flush {
+        let behind = if quorum <= flush && bound == Bound::Quorum {
             &shared.quorum
         } else {
             &log.positions.flush

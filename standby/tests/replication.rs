@@ -10,6 +10,7 @@ use cluster::{PATIENCE, Primary, Standby, eventually};
 use towline_access::CommitLevel;
 use towline_access::engine::RetentionHooks;
 use towline_base::failpoint::{self, Action, FailpointGuard};
+use towline_base::rules::{self, Rule};
 use towline_base::{Incarnation, Lsn, NodeId, TimelineId, TimelineNumber};
 use towline_proto::UNFINISHED_RECORD;
 use towline_proto::replication::BaseBackupRequest;
@@ -191,6 +192,53 @@ fn a_primary_that_restarts_opens_a_timeline_and_the_standby_cuts_what_no_quorum_
     eventually("shown after a restart", || standby.horizon() >= last);
     primary.stop();
     standby.stop();
+}
+
+/// B7: the primary restarts without log that the standby has and no quorum had. Whether the standby goes on with it.
+fn a_standby_follows_a_primary_that_lost_what_no_quorum_had() -> bool {
+    let _turn = cluster::turn_with_failpoints();
+    let primary = Primary::init("ANY 1 (*)");
+    let standby = Standby::empty("s1", &primary);
+    let released = primary.commit(CommitLevel::On, PATIENCE).expect("released");
+    eventually("applied", || standby.view().last_replay_lsn() >= released);
+    let durable = primary.flush();
+    let held = FailpointGuard::new("wal::before_fsync", Action::Pause, 0);
+    let _lost = primary.commit_aside(CommitLevel::On);
+    eventually("the standby has it", || {
+        standby.view().last_receive_lsn() > durable
+    });
+    if rules::is_off(Rule::ReplayBelowQuorum) {
+        eventually("the standby has applied it", || {
+            standby.view().last_replay_lsn() > durable
+        });
+    }
+    let files = primary.crash_before_sync(held);
+    // It needs nobody from now on, so that it can stop whatever the standby does.
+    let primary = Primary::start("", files);
+    let after = primary.commit(CommitLevel::On, PATIENCE).expect("released");
+    let is_refused = || {
+        let trouble = standby.view().trouble();
+        trouble.is_some_and(|trouble| trouble.contains("lacks"))
+    };
+    eventually("it is followed, or refused", || {
+        standby.horizon() >= after || is_refused()
+    });
+    let follows = standby.horizon() >= after;
+    primary.stop();
+    standby.stop();
+    follows
+}
+
+#[test]
+fn a_standby_applies_nothing_that_a_primary_may_lose() {
+    assert!(a_standby_follows_a_primary_that_lost_what_no_quorum_had());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn without_the_bound_of_replay_a_standby_could_not_follow_its_primary() {
+    let _off = rules::RuleOff::new(Rule::ReplayBelowQuorum);
+    assert!(!a_standby_follows_a_primary_that_lost_what_no_quorum_had());
 }
 
 #[test]

@@ -19,12 +19,22 @@ pub enum Rule {
     FilesBelowQuorum,
     /// B1: no commit reaches the status log's files before the quorum has its record.
     StatusBelowQuorum,
+    /// B2: the first record of a timeline is there to be shipped before redo begins.
+    RecordBeforeRedo,
     /// B3: a copy of a page waits for the quorum, not the page.
     CopyWaits,
+    /// B4: changes wait while too much stands above the quorum.
+    RoomAboveQuorum,
+    /// B5: a shutdown waits for its checkpoint only so long.
+    ShutdownEnds,
     /// B6: on a new timeline the first change of each page carries an image.
     ImagesBehindFork,
+    /// B7: a standby applies nothing above the quorum.
+    ReplayBelowQuorum,
     /// B8: a committed hint is set only when nothing can take the commit back.
     HintsAreSettled,
+    /// B9: a base backup is told where the newest of its pages can be.
+    BackupKnowsItsEnd,
     /// C1: `visible` does not pass a commit whose CSN is not stored.
     BoundBeforeCommit,
 }

@@ -199,11 +199,8 @@ impl Storage {
     /// be waited for; a flush is asked for here.
     pub fn credit(&self, bytes: u32) -> StorageResult<Credit> {
         let wal = self.wal()?;
-        let insert = wal.insert_lsn();
-        self.pool.quorum_room(insert)?;
-        let limit = self.max_wal_above_quorum.load(Ordering::Relaxed);
-        if insert.distance_from(self.quorum.get()) > limit {
-            return Err(StorageError::NeedsQuorum(insert.saturating_sub(limit)));
+        if !rules::is_off(Rule::RoomAboveQuorum) {
+            self.room_above_quorum(wal.insert_lsn())?;
         }
         wal.credit(bytes).map_err(|refusal| match refusal {
             NoCredit::NeedsFlush(lsn) => {
@@ -212,6 +209,17 @@ impl Storage {
             }
             NoCredit::TooLarge { .. } => StorageError::Misuse("a record is larger than the WAL buffers"),
         })
+    }
+
+    /// Whether one more change may be made when WAL is inserted up to `insert`: frames and WAL above the quorum are bounded (B4).
+    #[inline]
+    fn room_above_quorum(&self, insert: Lsn) -> StorageResult<()> {
+        self.pool.quorum_room(insert)?;
+        let limit = self.max_wal_above_quorum.load(Ordering::Relaxed);
+        if insert.distance_from(self.quorum.get()) > limit {
+            return Err(StorageError::NeedsQuorum(insert.saturating_sub(limit)));
+        }
+        Ok(())
     }
 
     /// Changes how many WAL bytes may stand above the quorum.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use towline_base::rules::{self, Rule};
 use towline_storage::background_writer::{BackgroundWriterThread, spawn_background_writer};
 use towline_storage::checkpoint::{CheckpointerThread, PrimarySide, spawn_checkpointer};
 use towline_storage::{
@@ -227,7 +228,8 @@ impl Engine {
         let mut clean = true;
         if let Some(checkpointer) = background.checkpointer.take() {
             let deadline = std::time::Instant::now() + self.config.shutdown_timeout;
-            while !checkpointer.is_finished() && std::time::Instant::now() < deadline {
+            let in_time = || std::time::Instant::now() < deadline || rules::is_off(Rule::ShutdownEnds);
+            while !checkpointer.is_finished() && in_time() {
                 background.requests.wake();
                 std::thread::park_timeout(Duration::from_millis(2));
             }

@@ -406,7 +406,11 @@ impl Engine {
             }
             QuorumMode::Managed => Some((quorum, quorum_written)),
         };
-        let first_record_end = insert_end_of_recovery(&engine, &writer, source.history.current().number)?;
+        let first_record_end = if rules::is_off(Rule::RecordBeforeRedo) {
+            end
+        } else {
+            insert_end_of_recovery(&engine, &writer, source.history.current().number)?
+        };
         let replayer = engine
             .replayer
             .clone()
@@ -521,6 +525,11 @@ impl OpenedPrimary {
         redo.replayer().check_missing_pages().map_err(redo_error)?;
         let progress = redo.progress();
         tracing::info!(records = progress.records, from = %progress.start, "redo done: {progress}");
+        if rules::is_off(Rule::RecordBeforeRedo) {
+            let left = self.history.ancestors().last();
+            let previous = left.map_or(TimelineNumber::FIRST, |entry| entry.timeline.number);
+            self.first_record_end = insert_end_of_recovery(&self.engine, &self.writer, previous)?;
+        }
         self.engine.managers.timeline_begins();
         self.engine.managers.sweep(&self.storage, self.first_record_end);
         // VACUUM may have made it younger since the checkpoint. A damaged catalog ends the start elsewhere.

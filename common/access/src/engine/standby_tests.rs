@@ -301,6 +301,59 @@ fn a_standby_has_the_visibility_map_of_its_primary() {
     assert!(flags.is_conflict());
 }
 
+/// The page is frozen and not all visible, since another row on it is of a transaction that runs: only the freeze record can tell.
+#[test]
+fn replay_of_freezing_cancels_who_does_not_see_the_rows_yet() {
+    let mut pair = Pair::new();
+    let t = table(20_000, true, 100);
+    pair.rig.make_table(&t);
+    assert!(pair.catch_up().is_none());
+    let (mut old, flags) = pair.standby_reader();
+    assert!(rows(&mut old, &t).is_empty());
+    let mut txn = pair.rig.begin();
+    insert(&mut txn, &t, (1, 0));
+    commit(txn);
+    let mut open = pair.rig.begin();
+    insert(&mut open, &t, (2, 0));
+    assert_eq!(vacuum(&pair, &t, true).frozen, 1);
+    assert_eq!(check_map(&pair.rig.engine, &t), (0, 0));
+    assert!(pair.catch_up().is_none());
+    assert!(flags.is_conflict());
+}
+
+/// A full leaf loses the items of dead rows, and an older snapshot on the standby would not find its row any more.
+#[test]
+fn replay_of_a_removal_from_an_index_cancels_who_still_sees_the_rows() {
+    let mut pair = Pair::new();
+    // Half of each heap page stays free, so that none is pruned.
+    let t = table(20_000, true, 50);
+    pair.rig.make_table(&t);
+    let mut txn = pair.rig.begin();
+    let first = insert(&mut txn, &t, (1, 0));
+    commit(txn);
+    assert!(pair.catch_up().is_none());
+    let (mut old, flags) = pair.standby_reader();
+    assert_eq!(rows(&mut old, &t).len(), 1);
+    let mut newest = first;
+    for value in 1..600 {
+        let mut txn = pair.rig.begin();
+        assert!(matches!(delete(&mut txn, &t, newest), RowOutcome::Done(_)));
+        newest = insert(&mut txn, &t, (1, value));
+        commit(txn);
+    }
+    let storage = pair.rig.engine.storage();
+    let items = crate::btree::check(storage.pool(), &t.indexes[0]).unwrap();
+    assert!(items.places.len() < 600, "{} items", items.places.len());
+    let page = storage
+        .pin(towline_base::PageId::main(t.node, first.block))
+        .unwrap()
+        .read();
+    assert!(page.item_ids().all(|(_, item)| item.is_normal()));
+    drop(page);
+    assert!(pair.catch_up().is_none());
+    assert!(flags.is_conflict());
+}
+
 /// A cut that is given up leaves the primary with pages that its standby has not got.
 #[test]
 fn pages_that_only_the_standby_has_cut_are_made_anew_there() {
@@ -416,4 +469,59 @@ fn a_standby_reads_large_values_and_cancels_who_would_miss_a_chunk() {
     let table = there(&pair);
     let after = (table.node, table.toast.as_ref().unwrap().node);
     assert!(before.0 != after.0 && before.1 != after.1);
+}
+
+/// Whoever looked for the chunks first called what replay had taken away damage.
+#[test]
+fn a_large_value_that_replay_takes_away_is_a_conflict_and_no_damage() {
+    use towline_types::Datum;
+    let mut pair = Pair::new();
+    let t = large_table(&pair.rig, "t");
+    let row = |large: &str| [Datum::Int4(1), Datum::Int4(0), Datum::text(large)];
+    let mut txn = pair.rig.begin();
+    txn.begin_statement();
+    let mut op = InsertOp::new(t.clone(), &row(&crate::toast::tests::noise(1, 30_000))).unwrap();
+    let tid = done(&mut txn, |txn| op.step(txn));
+    commit(txn);
+    assert!(pair.catch_up().is_none());
+    let (mut old, flags) = pair.standby_reader();
+    let table = {
+        let view = pair.standby.catalog().shared(&pair.standby).unwrap();
+        view.table(t.oid).unwrap().clone()
+    };
+    let snapshot = old.begin_statement();
+    let mut scan = crate::heap::HeapScan::new(&old, table.node).unwrap();
+    assert!(scan.next_page(&old, &snapshot).unwrap());
+    let mut values = Vec::new();
+    let (_, tuple) = scan.next_row().unwrap();
+    let (data, bitmap, natts) = (tuple.data(), tuple.bitmap(), tuple.natts());
+    table.layout.deform(data, bitmap, natts, &mut values).unwrap();
+    let Datum::External(pointer) = values[2] else {
+        panic!("the value stands in its row")
+    };
+    let read = |txn: &Transaction| crate::toast::read_value(txn, &table, pointer);
+    assert_eq!(read(&old).unwrap().len(), 30_000);
+    let mut txn = pair.rig.begin();
+    txn.begin_statement();
+    let mut op = crate::ops::UpdateOp::new(t.clone(), tid, &row("short")).unwrap();
+    done(&mut txn, |txn| op.step(txn));
+    commit(txn);
+    assert!(pair.catch_up().is_none());
+    assert_eq!(read(&old).unwrap().len(), 30_000);
+    assert!(vacuum(&pair, &t.toast.clone().unwrap(), false).removed >= 15);
+    let flushed = pair.rig.engine.writer().unwrap().wal.positions().flush.get();
+    pair.quorum.advance(flushed);
+    pair.reader.set_limit(flushed);
+    // Up to the record that takes the first of the chunks: the others are still there.
+    while !flags.is_conflict() {
+        let ReadOutcome::Record(record) = pair.reader.next().unwrap() else {
+            panic!("the log ends without a conflict")
+        };
+        assert!(matches!(pair.standby.replay(&record).unwrap(), Step::Done(())));
+    }
+    let conflict = SqlState::SERIALIZATION_FAILURE;
+    assert_eq!(read(&old).unwrap_err().sqlstate(), conflict);
+    // And when all are gone.
+    assert!(pair.catch_up().is_none());
+    assert_eq!(read(&old).unwrap_err().sqlstate(), conflict);
 }

@@ -68,6 +68,7 @@ fn vacuum_tells_the_catalog_how_old_a_table_is_and_a_crash_takes_nothing_of_it_b
     let t = create_table(&rig, "t");
     let made = relfrozenxid(&rig, &t);
     assert!(made >= Xid(1000), "a new table holds no old rows: {made}");
+    let untouched = create_table(&rig, "untouched");
     let mut open = rig.begin();
     insert(&mut open, &t, (0, 0));
     let held = open.xid().unwrap();
@@ -79,6 +80,7 @@ fn vacuum_tells_the_catalog_how_old_a_table_is_and_a_crash_takes_nothing_of_it_b
     // A transaction that runs may still write there, and no table is younger than it.
     vacuum_all(&rig);
     assert_eq!(relfrozenxid(&rig, &t), held);
+    assert_eq!(relfrozenxid(&rig, &untouched), held);
     assert!(datfrozenxid(&rig.engine) <= held);
     // An aborted one that a vacuum met while it ran left its rows.
     open.rollback();

@@ -82,6 +82,12 @@ impl ToastReader {
         Ok(None)
     }
 
+    /// Bytes reserved for the value.
+    #[cfg(test)]
+    pub(super) fn reserved(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     fn finish(&mut self) -> Result<Vec<u8>> {
         let bytes = std::mem::take(&mut self.bytes);
         self.pointer

@@ -259,6 +259,140 @@ fn what_is_rolled_back_leaves_no_chunk_and_takes_none_away() {
 }
 
 #[test]
+fn what_an_aborted_transaction_wrote_is_nobodys_value() {
+    let rig = Rig::new();
+    let t = large_table(&rig, "t");
+    let mut txn = rig.begin();
+    insert_row(&mut txn, &t, &row(1, 0, &noise(1, 5000)));
+    let (_, raw) = raw_row(&mut txn, &t);
+    let lost = pointer(&raw[2]);
+    assert_eq!(read_value(&txn, &t, lost).unwrap().len(), 5000);
+    txn.rollback();
+    let txn = rig.begin();
+    let error = read_value(&txn, &t, lost).unwrap_err();
+    assert_eq!(error.sqlstate(), SqlState::DATA_CORRUPTED);
+    assert!(error.message().contains("missing chunk number 0"), "{error}");
+}
+
+/// Its own value is gone and vacuumed, since it holds no snapshot, and another value has got the places.
+#[test]
+fn a_reader_takes_no_chunk_of_another_value() {
+    let rig = Rig::new();
+    let t = large_table(&rig, "t");
+    let mut txn = rig.begin();
+    let tid = insert_row(&mut txn, &t, &row(1, 0, &noise(1, 10 * CHUNK)));
+    commit(txn);
+    let mut txn = rig.begin();
+    let (_, raw) = raw_row(&mut txn, &t);
+    drop(txn);
+    let reading = rig.begin();
+    let mut reader = ToastReader::new(&t, pointer(&raw[2])).unwrap();
+    assert!(reader.step(&reading, 1).unwrap().is_none());
+    let mut txn = rig.begin();
+    txn.begin_statement();
+    let mut op = DeleteOp::new(Arc::clone(&t), tid);
+    done(&mut txn, |txn| op.step(txn));
+    commit(txn);
+    assert_eq!(vacuum(&rig.engine, &t).1.removed, 10);
+    let mut txn = rig.begin();
+    insert_row(&mut txn, &t, &row(2, 0, &noise(2, 10 * CHUNK)));
+    commit(txn);
+    let error = reader.step(&reading, 20).unwrap_err();
+    assert_eq!(error.sqlstate(), SqlState::DATA_CORRUPTED);
+    assert!(error.message().contains("missing chunk number 1"), "{error}");
+}
+
+/// An update or a delete keeps the pages of the chunks' table from being cut until its transaction ends.
+#[test]
+fn who_writes_or_deletes_chunks_holds_their_table() {
+    use crate::locks::{LockMode, LockTag};
+    let rig = Rig::new();
+    let t = large_table(&rig, "t");
+    let tag = LockTag::Relation(t.toast.as_ref().unwrap().oid.0);
+    let mut txn = rig.begin();
+    let tids: Vec<_> = (0..30)
+        .map(|id| insert_row(&mut txn, &t, &row(id, 0, &noise(id, 4 * CHUNK))))
+        .collect();
+    assert!(txn.holds_lock(tag, LockMode::RowExclusive));
+    commit(txn);
+    let delete = |txn: &mut Transaction, tid| {
+        txn.begin_statement();
+        let mut op = DeleteOp::new(Arc::clone(&t), tid);
+        done(txn, |txn| op.step(txn));
+    };
+    let mut txn = rig.begin();
+    for tid in &tids[1..] {
+        delete(&mut txn, *tid);
+    }
+    commit(txn);
+    let mut open = rig.begin();
+    delete(&mut open, tids[0]);
+    assert!(open.holds_lock(tag, LockMode::RowExclusive));
+    assert_eq!(vacuum(&rig.engine, &t).1.cut, 0);
+    commit(open);
+    assert!(vacuum(&rig.engine, &t).1.cut >= 29);
+}
+
+#[test]
+fn nobody_vacuums_drops_or_empties_a_chunks_table_that_another_vacuums() {
+    use crate::WaitKind;
+    use crate::ddl::{DdlOp, Drop, DropKind, QualifiedName, Statement, Truncate};
+    use crate::locks::{LockMode, LockTag};
+    let rig = Rig::new();
+    let t = large_table(&rig, "t");
+    let toast = t.toast.as_ref().unwrap().oid;
+    let mut other = rig.begin();
+    done(&mut other, |txn| {
+        txn.lock(LockTag::Relation(toast.0), LockMode::ShareUpdateExclusive)
+    });
+    let mut txn = rig.begin();
+    let mut op = VacuumOp::new(&txn, Arc::clone(&t), VacuumOptions::default()).unwrap();
+    let waits_for = loop {
+        match op.step(&mut txn).unwrap() {
+            VacuumStep::More => {}
+            VacuumStep::Wait(wait) if wait.kind() == WaitKind::Lock => break Some(wait.kind()),
+            VacuumStep::Wait(wait) => assert!(wait.block(Duration::from_secs(20)).unwrap()),
+            VacuumStep::Done(_) => break None,
+        }
+    };
+    assert_eq!(waits_for, Some(WaitKind::Lock));
+    drop(op);
+    txn.rollback();
+    let names = || vec![QualifiedName::new("t")];
+    let truncate = Statement::Truncate(Truncate { tables: names() });
+    let drop_table = Statement::Drop(Drop {
+        kind: DropKind::Table,
+        names: names(),
+        if_exists: false,
+        cascade: false,
+    });
+    for statement in [truncate, drop_table.clone()] {
+        let mut txn = rig.begin();
+        txn.begin_statement();
+        let mut op = DdlOp::new(statement, crate::catalog::BOOTSTRAP_SUPERUSER);
+        loop {
+            match op.step(&mut txn).unwrap() {
+                Step::Wait(wait) if wait.kind() == WaitKind::Lock => break,
+                Step::Wait(wait) => assert!(wait.block(Duration::from_secs(20)).unwrap()),
+                Step::Done(_) => panic!("the chunks' table is in use"),
+            }
+        }
+        drop(op);
+        txn.rollback();
+    }
+    other.rollback();
+    // And a table takes the one of its chunks with it.
+    let mut txn = rig.begin();
+    txn.begin_statement();
+    let mut op = DdlOp::new(drop_table, crate::catalog::BOOTSTRAP_SUPERUSER);
+    done(&mut txn, |txn| op.step(txn));
+    commit(txn);
+    let view = rig.engine.catalog().shared(&rig.engine).unwrap();
+    assert!(view.table(t.oid).is_none() && view.table(toast).is_none());
+    assert!(!view.tables().any(|table| table.oid == toast));
+}
+
+#[test]
 fn an_old_snapshot_reads_what_was_replaced_since_and_vacuum_waits_for_it() {
     let rig = Rig::new();
     let t = large_table(&rig, "t");
@@ -463,6 +597,33 @@ fn a_missing_or_wrong_chunk_is_an_error_with_names() {
     assert_eq!(done(&mut txn, |txn| op.step(txn)), RowOutcome::Done(tid));
     commit(txn);
     verify(&rig, &t);
+    // A pointer that promises more than memory has is not believed before its chunks are there.
+    let reader = ToastReader::new(
+        &t,
+        ToastPointer {
+            info: (1 << 30) - 1,
+            raw_size: (1 << 30) + 3,
+            ..good
+        },
+    )
+    .unwrap();
+    assert!(reader.reserved() < 1 << 20, "{} bytes", reader.reserved());
+    // A chunk that somebody else has deleted is damage to whoever deletes its row.
+    let mut txn = rig.begin();
+    let tid = insert_row(&mut txn, &t, &row(2, 0, &noise(2, 2 * CHUNK)));
+    commit(txn);
+    let mut txn = rig.begin();
+    let snapshot = txn.begin_statement();
+    let victim = raw_rows(&txn, &snapshot, &toast)[0].0;
+    let mut op = DeleteOp::new(Arc::clone(&toast), victim);
+    done(&mut txn, |txn| op.step(txn));
+    commit(txn);
+    let mut txn = rig.begin();
+    txn.begin_statement();
+    let mut op = DeleteOp::new(Arc::clone(&t), tid);
+    let error = try_done(&mut txn, |txn| op.step(txn)).unwrap_err();
+    assert_eq!(error.sqlstate(), SqlState::DATA_CORRUPTED);
+    assert!(error.message().contains("is deleted already"), "{error}");
 }
 
 #[test]

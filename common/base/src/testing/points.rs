@@ -4,7 +4,7 @@
 //! which was recovered from and then passed every check of its suite. `TOWLINE_CRASH_FACTOR=n` runs n times as much of each.
 
 /// Suites, and the points that each of them asserts to have checked.
-pub const SUITES: [(&str, u64); 14] = [
+pub const SUITES: [(&str, u64); 15] = [
     ("log", 100),
     ("half records", 50),
     ("pages", 300),
@@ -13,6 +13,7 @@ pub const SUITES: [(&str, u64); 14] = [
     ("splits", 1000),
     ("ddl", 3600),
     ("vacuum", 300),
+    ("large values", 2000),
     ("segments", 1700),
     ("recovery", 300),
     ("random", 2500),

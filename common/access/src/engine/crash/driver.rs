@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use towline_base::vfs::CrashVfs;
 use towline_types::{ColumnType, Datum, TypeId};
 
-use super::node::{Contents, Failure, Node, State, find, long, text};
+use super::node::{Contents, Failure, Node, State, find_row, is_large, large, long, text};
 use super::sweep::Sweep;
 use crate::CommitLevel;
 use crate::catalog::{BOOTSTRAP_SUPERUSER, Table};
@@ -103,6 +103,21 @@ impl Driver {
         self.settle()
     }
 
+    /// The text of a row whose version before this one was `old`: a value out of line that stays the same is carried, not written anew.
+    fn text_of(&self, table: &Table, id: i32, value: i32, old: &[Datum]) -> Datum {
+        if !is_large(table) {
+            return Datum::text(&long(id, self.text_length));
+        }
+        match old {
+            [_, Datum::Int4(before), text @ Datum::External(_)]
+                if before.div_euclid(10) == value.div_euclid(10) =>
+            {
+                text.clone()
+            }
+            _ => Datum::text(&large(id, value)),
+        }
+    }
+
     /// One transaction over rows of one table: a value to put, or none to delete.
     pub(super) fn change(
         &mut self,
@@ -116,30 +131,28 @@ impl Driver {
         let known = after.entry(name.to_owned()).or_default();
         for (id, value) in changes {
             let there = if known.rows.contains_key(id) {
-                Some(find(&mut txn, &table, *id)?.ok_or_else(|| format!("row {id} of {name} is lost"))?)
+                let found = find_row(&mut txn, &table, *id)?;
+                Some(found.ok_or_else(|| format!("row {id} of {name} is lost"))?)
             } else {
                 None
             };
             txn.begin_statement();
-            let row = |value: i32| {
-                [
-                    Datum::Int4(*id),
-                    Datum::Int4(value),
-                    Datum::text(&long(*id, self.text_length)),
-                ]
+            let row = |value: i32, old: &[Datum]| {
+                let text = self.text_of(&table, *id, value, old);
+                [Datum::Int4(*id), Datum::Int4(value), text]
             };
             match (there, value) {
                 (None, Some(value)) => {
-                    let mut op = InsertOp::new(Arc::clone(&table), &row(*value)).map_err(text)?;
+                    let mut op = InsertOp::new(Arc::clone(&table), &row(*value, &[])).map_err(text)?;
                     self.node.drive(&mut txn, |txn| op.step(txn))?;
                     known.rows.insert(*id, *value);
                 }
-                (Some(tid), Some(value)) => {
-                    let mut op = UpdateOp::new(Arc::clone(&table), tid, &row(*value)).map_err(text)?;
+                (Some((tid, old)), Some(value)) => {
+                    let mut op = UpdateOp::new(Arc::clone(&table), tid, &row(*value, &old)).map_err(text)?;
                     self.node.drive(&mut txn, |txn| op.step(txn))?;
                     known.rows.insert(*id, *value);
                 }
-                (Some(tid), None) => {
+                (Some((tid, _)), None) => {
                     let mut op = DeleteOp::new(Arc::clone(&table), tid);
                     self.node.drive(&mut txn, |txn| op.step(txn))?;
                     known.rows.remove(id);
@@ -168,32 +181,48 @@ impl Driver {
 
     /// `create table name (id int primary key, value int, text text unique)`.
     pub(super) fn create(&mut self, name: &str, end: End) -> Result<(), Failure> {
+        self.create_table(name, "text", &[(true, "id"), (false, "text")], end)
+    }
+
+    /// `create table name (id int primary key, value int, large text)`, for values out of line.
+    pub(super) fn create_large(&mut self, name: &str, end: End) -> Result<(), Failure> {
+        self.create_table(name, "large", &[(true, "id")], end)
+    }
+
+    fn create_table(
+        &mut self,
+        name: &str,
+        last: &str,
+        keys: &[(bool, &str)],
+        end: End,
+    ) -> Result<(), Failure> {
         let column = |name: &str, id| NewColumn {
             name: name.into(),
             column_type: ColumnType::from(id),
             not_null: false,
             default: None,
         };
-        let key = |primary, column: &str| NewConstraint {
-            primary,
+        let key = |(primary, column): &(bool, &str)| NewConstraint {
+            primary: *primary,
             name: None,
-            columns: vec![column.into()],
+            columns: vec![(*column).into()],
             fillfactor: None,
         };
+        let indexes = keys.len();
         let statement = Statement::CreateTable(CreateTable {
             name: QualifiedName::new(name),
             if_not_exists: false,
             columns: vec![
                 column("id", TypeId::Int4),
                 column("value", TypeId::Int4),
-                column("text", TypeId::Text),
+                column(last, TypeId::Text),
             ],
-            constraints: vec![key(true, "id"), key(false, "text")],
+            constraints: keys.iter().map(key).collect(),
             fillfactor: None,
         });
         self.ddl(statement, end, |state| {
             let contents = Contents {
-                indexes: 2,
+                indexes,
                 ..Contents::default()
             };
             state.insert(name.to_owned(), contents);

@@ -4,8 +4,10 @@
 //! table, the visibility map says nothing that is not so, every page read has its checksum; and what was shown stays.
 #![allow(clippy::unwrap_used)]
 
+mod cuts;
 mod driver;
 mod node;
 mod rules;
 mod scripts;
 mod sweep;
+mod without_quorum;

@@ -16,7 +16,7 @@ use crate::ddl::verify_table;
 use crate::engine::{Engine, EngineConfig, QuorumMode};
 use crate::heap::HeapScan;
 use crate::testing;
-use crate::{Step, Transaction, TxnOptions, Wait};
+use crate::{Step, Transaction, TxnOptions, Wait, toast};
 
 /// Why something failed.
 pub(super) type Failure = String;
@@ -36,7 +36,7 @@ pub(super) struct Contents {
 pub(super) type State = BTreeMap<String, Contents>;
 
 /// A small engine: its pool is smaller than what the workloads touch, so pages are evicted at any time.
-fn config() -> EngineConfig {
+pub(super) fn config() -> EngineConfig {
     EngineConfig {
         shared_buffers: 192,
         wal_buffers: 1 << 19,
@@ -63,6 +63,27 @@ pub(super) fn long(id: i32, length: usize) -> String {
         char::from(b'0' + ((state >> 33) % 75) as u8)
     };
     (0..length).map(|_| step()).collect()
+}
+
+/// The text of a row in a table of large values: another for each ten of its values. Short, compressed in the row, out of line, and
+/// compressed out of line.
+pub(super) fn large(id: i32, value: i32) -> String {
+    let generation = value.div_euclid(10);
+    let seed = id.wrapping_mul(1000).wrapping_add(generation);
+    match generation.rem_euclid(4) {
+        0 => long(seed, 20),
+        1 => long(seed, 60).repeat(100),
+        2 => long(seed, 3000 + (seed.unsigned_abs() as usize * 37) % 9000),
+        _ => "ab".repeat(2000) + &long(seed, 3000),
+    }
+}
+
+/// Whether the texts of the table are those of [`large`].
+pub(super) fn is_large(table: &Table) -> bool {
+    table
+        .columns
+        .last()
+        .is_some_and(|column| &*column.name == "large")
 }
 
 /// A primary alone, recovered and open.
@@ -197,6 +218,9 @@ impl Node {
             txn.begin_statement();
             verify_table(&mut txn, table).map_err(|error| format!("table {}: {error}", table.name))?;
             testing::check_map(&self.engine, table);
+            if let Some(toast) = &table.toast {
+                testing::check_map(&self.engine, toast);
+            }
             let contents = Contents {
                 rows,
                 indexes: table.indexes.len(),
@@ -212,7 +236,7 @@ fn is_users(table: &Table) -> bool {
 }
 
 /// The rows that the transaction sees, each once and whole.
-fn rows(txn: &mut Transaction, table: &Table) -> Result<BTreeMap<i32, i32>, Failure> {
+pub(super) fn rows(txn: &mut Transaction, table: &Table) -> Result<BTreeMap<i32, i32>, Failure> {
     let snapshot = txn.begin_statement();
     let mut scan = HeapScan::new(txn, table.node).map_err(text)?;
     let (mut found, mut values) = (BTreeMap::new(), Vec::new());
@@ -223,12 +247,17 @@ fn rows(txn: &mut Transaction, table: &Table) -> Result<BTreeMap<i32, i32>, Fail
                 .layout
                 .deform(tuple.data(), tuple.bitmap(), tuple.natts(), &mut values)
                 .map_err(text)?;
+            toast::fetch_all(txn, table, &mut values)
+                .map_err(|error| format!("{tid} of {}: {error}", table.name))?;
             let (id, value) = match (&values[0], &values[1]) {
                 (Datum::Int4(id), Datum::Int4(value)) => (*id, *value),
                 other => return Err(format!("{tid} of {} holds {other:?}", table.name)),
             };
-            let whole = matches!(&values[2], Datum::Text(text) if **text == *long(id, text.len()));
-            if !whole {
+            let is_own = |text: &str| match is_large(table) {
+                true => *text == *large(id, value),
+                false => *text == *long(id, text.len()),
+            };
+            if !matches!(&values[2], Datum::Text(text) if is_own(text)) {
                 return Err(format!("the text of row {id} of {} is not its own", table.name));
             }
             if found.insert(id, value).is_some() {
@@ -246,6 +275,15 @@ pub(super) fn find(
     table: &Table,
     id: i32,
 ) -> Result<Option<towline_base::Tid>, Failure> {
+    Ok(find_row(txn, table, id)?.map(|(tid, _)| tid))
+}
+
+/// The row with this id as the transaction sees it: where it is, and its values, with pointers to those out of line.
+pub(super) fn find_row(
+    txn: &mut Transaction,
+    table: &Table,
+    id: i32,
+) -> Result<Option<(towline_base::Tid, Vec<Datum>)>, Failure> {
     let snapshot = txn.begin_statement();
     let mut scan = HeapScan::new(txn, table.node).map_err(text)?;
     while scan.next_page(txn, &snapshot).map_err(text)? {
@@ -253,8 +291,13 @@ pub(super) fn find(
             let attribute = table.layout.attr(tuple.data(), tuple.bitmap(), tuple.natts(), 0);
             matches!(attribute, Ok(Some(bytes)) if bytes[..] == id.to_le_bytes())
         };
-        if let Some((tid, _)) = scan.rows().find(|(_, tuple)| of_row(*tuple)) {
-            return Ok(Some(tid));
+        if let Some((tid, tuple)) = scan.rows().find(|(_, tuple)| of_row(*tuple)) {
+            let mut values = Vec::new();
+            table
+                .layout
+                .deform(tuple.data(), tuple.bitmap(), tuple.natts(), &mut values)
+                .map_err(text)?;
+            return Ok(Some((tid, values)));
         }
     }
     Ok(None)

@@ -132,6 +132,55 @@ fn a_power_cut_at_any_boundary_of_vacuum_loses_no_row_and_revives_none() {
     suite("vacuum", seeds(31, 1), 1, vacuum);
 }
 
+/// Values out of line: written, carried, replaced, deleted, rolled back, vacuumed, and gone with their table.
+fn large_values(driver: &mut Driver, random: &mut Random) -> Result<(), Failure> {
+    driver.create_large("t", COMMIT)?;
+    for round in 0..24 {
+        let mut changes: Vec<(i32, Option<i32>)> = Vec::new();
+        for _ in 0..1 + random.below(3) {
+            let id = random.below(6) as i32;
+            let before = driver.state["t"].rows.get(&id).copied();
+            let value = match random.below(6) {
+                0 => None,
+                // Of the same ten: the value out of line stays.
+                1 | 2 => Some(before.unwrap_or(20) / 10 * 10 + random.below(10) as i32),
+                _ => Some(random.below(80) as i32),
+            };
+            if !changes.iter().any(|(other, _)| *other == id) {
+                changes.push((id, value));
+            }
+        }
+        let end = [COMMIT, COMMIT, COMMIT, OFF, End::Rollback][random.below(5) as usize];
+        driver.change("t", &changes, end)?;
+        match round % 8 {
+            1 => driver.vacuum("t")?,
+            3 => driver.checkpoint()?,
+            4 => {
+                // Nothing is left: vacuum cuts the table and its chunks' table.
+                let all: Vec<_> = driver.state["t"].rows.keys().map(|id| (*id, None)).collect();
+                driver.change("t", &all, COMMIT)?;
+                driver.vacuum("t")?;
+            }
+            6 => {
+                driver.truncate("t", End::Rollback)?;
+                driver.truncate("t", COMMIT)?;
+            }
+            7 => {
+                driver.drop_table("t", End::Rollback)?;
+                driver.drop_table("t", COMMIT)?;
+                driver.create_large("t", COMMIT)?;
+            }
+            _ => {}
+        }
+    }
+    driver.checkpoint()
+}
+
+#[test]
+fn a_power_cut_at_any_boundary_of_large_values_leaves_each_with_its_row() {
+    suite("large values", seeds(51, 1), 1, large_values);
+}
+
 /// Segments that end early and late, are made, recycled and removed.
 fn segments(driver: &mut Driver, random: &mut Random) -> Result<(), Failure> {
     driver.text_length = 1500;

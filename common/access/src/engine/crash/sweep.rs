@@ -165,7 +165,7 @@ fn judge(disk: &CrashVfs, promise: &Promise, number: u64) -> Result<(), Failure>
     }
     if let Some(name) = found.keys().next().cloned() {
         for id in 0..3 {
-            driver.change(&name, &[(90_000 + id, Some(id))], super::driver::COMMIT)?;
+            driver.change(&name, &[(90_000 + id, Some(20 + id))], super::driver::COMMIT)?;
         }
         driver.checkpoint()?;
         driver.change(&name, &[(90_000, None), (90_001, Some(7))], super::driver::COMMIT)?;
