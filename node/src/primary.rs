@@ -9,7 +9,7 @@ use std::time::Duration;
 use towline_access::engine::{OpenedPrimary, QuorumMode, RetentionHooks};
 use towline_access::{AccessError, Engine, EngineConfig};
 use towline_base::settings::keys;
-use towline_base::{Clock, Lsn, OsVfs, SystemClock, TimelineNumber};
+use towline_base::{Clock, Lsn, OsVfs, SystemClock, TimelineNumber, WaitOutcome};
 use towline_primary::{PrimaryParts, PrimaryRole, QuorumPublishers, SeenTimelines, Slots, SyncRep};
 use towline_standby::PROMISE_FILE;
 use towline_storage::CheckpointInfo;
@@ -139,6 +139,7 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
         Arc::clone(&config),
         Arc::downgrade(&engine),
     );
+    let alone = !sync_rep.is_synchronous();
     cluster.set_reload(Box::new(move || {
         Front::reconfigure(&server, &reload_config);
         sync_rep.set_names(engine_config::sync_names(&reload_config.settings));
@@ -156,6 +157,9 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
     engine.set_cluster(Arc::clone(&cluster) as _);
     if config.is_open() {
         require_passwords(&engine, &config)?;
+    }
+    if alone {
+        wait_released(&engine, opened.first_record_end);
     }
     front.backend().serve(Arc::clone(&engine));
     tracing::info!(
@@ -225,6 +229,15 @@ fn start_quorum(
         told.on_flush(flush);
     }));
     Ok(sync_rep)
+}
+
+/// What was acknowledged before a crash is released with the timeline's first record. Where no standby is required only this disk decides
+/// when that is, and whoever is let in finds it.
+fn wait_released(engine: &Engine, first_record_end: Lsn) {
+    let look = Some(Duration::from_millis(100));
+    while !engine.has_failed()
+        && engine.visible().wait_for(first_record_end).block(look) == WaitOutcome::TimedOut
+    {}
 }
 
 /// Beyond loopback only passwords let anybody in; without one nobody could, so the node says so instead of starting.

@@ -279,7 +279,7 @@ fn a_copy_shows_whole_transactions(off: bool) -> bool {
         incarnation: Incarnation([2; 16]),
     };
     let cancel = CancellationToken::new();
-    let state = SenderState::new(7, node, String::new(), &*core.clock, None, cancel);
+    let state = SenderState::new(7, node, String::new(), &*core.clock, None, Lsn::INVALID, cancel);
     // So narrow that the copy is never more than two messages ahead.
     let (out, mut copied) = mpsc::channel(1);
     let runtime = primary.runtime.handle().clone();

@@ -64,7 +64,8 @@ impl ArrayValue {
         if dims.is_empty() {
             return Ok(0);
         }
-        dims.iter()
+        let count = dims
+            .iter()
             .try_fold(1usize, |n, d| {
                 n.checked_mul(usize::try_from(d.len).ok()?)
                     .filter(|n| *n <= MAX_ELEMENTS)
@@ -74,7 +75,15 @@ impl ArrayValue {
                     SqlState::PROGRAM_LIMIT_EXCEEDED,
                     format!("array size exceeds the maximum allowed ({MAX_ELEMENTS})"),
                 )
-            })
+            })?;
+        // As PostgreSQL, which computes the bound behind the last.
+        match dims.iter().find(|d| d.lower.checked_add(d.len).is_none()) {
+            Some(dim) => Err(TypeError::new(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!("array lower bound is too large: {}", dim.lower),
+            )),
+            None => Ok(count),
+        }
     }
 
     /// PostgreSQL's `btarraycmp`: elements first, then their number, then the dimensions.

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 use towline_access::session::{Interrupt, Interrupts, SessionState};
@@ -24,6 +23,7 @@ use towline_base::SqlState;
 use towline_base::containment::{Caught, contain};
 use towline_sql::SqlError;
 
+use crate::alarm::Alarm;
 use crate::backend;
 use crate::contained::contained;
 use crate::frontend::{Frame, Message, ProtocolError, Split, Target};
@@ -433,15 +433,17 @@ where
 
     /// Starts `statement_timeout` for the query or portal about to run.
     fn start_timer(&mut self) {
-        let timeout = self.session.statement_timeout();
-        self.deadline = (timeout > 0).then(|| Instant::now() + Duration::from_millis(timeout.into()));
-        self.alarm = self.deadline.map(|at| Alarm::set(at, &self.interrupts));
+        let timeout = Duration::from_millis(self.session.statement_timeout().into());
+        let limited = !timeout.is_zero();
+        self.deadline = limited.then(|| Instant::now() + timeout);
+        self.alarm = limited.then(|| Alarm::set(std::time::Instant::now() + timeout, &self.interrupts));
     }
 
     /// The query or portal is over.
     fn stop_timer(&mut self) {
-        self.alarm = None;
-        if self.deadline.take().is_some_and(|at| at <= Instant::now()) {
+        let struck = self.alarm.take().is_some_and(Alarm::stop);
+        let over = self.deadline.take().is_some_and(|at| at <= Instant::now());
+        if struck || over {
             // It may have struck at the end: it is not for the next.
             self.interrupts.clear_statement();
         }
@@ -499,35 +501,6 @@ where
 
     fn mark_active(&self) {
         self.session.show_state(SessionState::Active);
-    }
-}
-
-/// Strikes at a time unless it is dropped before, and never after.
-struct Alarm {
-    wanted: Arc<Mutex<bool>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Alarm {
-    fn set(at: Instant, interrupts: &Arc<Interrupts>) -> Self {
-        let wanted = Arc::new(Mutex::new(true));
-        let (asked, interrupts) = (Arc::clone(&wanted), Arc::clone(interrupts));
-        let task = tokio::spawn(async move {
-            tokio::time::sleep_until(at).await;
-            let asked = asked.lock();
-            if *asked {
-                interrupts.raise(Interrupt::StatementTimeout);
-            }
-        });
-        Self { wanted, task }
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        // The task may be at work on another thread, where aborting does not reach it.
-        *self.wanted.lock() = false;
-        self.task.abort();
     }
 }
 

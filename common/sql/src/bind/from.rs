@@ -11,21 +11,12 @@ use crate::error::SqlError;
 use crate::expr::{ResolvedCall, ScalarExpr};
 use crate::parse::ast::{Alias, Call, FromItem, JoinCondition, JoinKind, Name};
 
-/// Most tables of one query level: the planner has a bit for each.
-const MAX_TABLES: usize = crate::plan::MAX_TABLES;
-
 impl Binder<'_> {
     /// The comma list of FROM; its names become the level's scope.
     pub(super) fn bind_from(&mut self, list: &[FromItem]) -> Result<Vec<From>, SqlError> {
         let mut trees = Vec::with_capacity(list.len());
         for item in list {
             let (tree, scope) = self.bind_item(item)?;
-            if self.level().tables.len() > MAX_TABLES {
-                return Err(SqlError::new(
-                    SqlState::PROGRAM_LIMIT_EXCEEDED,
-                    format!("a query can have at most {MAX_TABLES} items in FROM"),
-                ));
-            }
             let mut whole = std::mem::take(&mut self.level().scope);
             self.merge(&mut whole, scope)?;
             self.level().scope = whole;

@@ -14,8 +14,6 @@ use crate::parse::ast::JoinKind;
 
 /// A set of range table entries.
 pub(super) type Tables = u128;
-/// Most entries of a range table.
-pub(crate) const MAX_TABLES: usize = Tables::BITS as usize;
 
 /// One thing to join.
 enum Relation<'q> {

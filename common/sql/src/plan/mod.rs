@@ -24,7 +24,7 @@ use crate::error::SqlError;
 use crate::expr::{AggregateCall, ScalarExpr, SetCall};
 use crate::parse::ast::SetOp;
 
-pub(crate) use join::{MAX_TABLES, is_parametric};
+pub(crate) use join::is_parametric;
 pub(crate) use planner::Planner;
 
 /// What the planner may ask about sizes.

@@ -233,3 +233,59 @@ drop table pg_class
 ----
 ERROR 42501: permission denied: "pg_class" is a system catalog
 
+
+# What the statement before did in the same transaction counts: the index lacked those rows, and the NULL went unseen.
+create table own (a int, b int)
+----
+CREATE TABLE
+
+begin
+----
+BEGIN
+
+insert into own values (2, 20), (1, 10)
+----
+INSERT 0 2
+
+create index own_a on own (a, b)
+----
+CREATE INDEX
+
+insert into own values (3, null)
+----
+INSERT 0 1
+
+commit
+----
+COMMIT
+
+select a, b from own order by a, b limit 10
+----
+1|10
+2|20
+3|NULL
+SELECT 3
+
+delete from own where a = 3
+----
+DELETE 1
+
+begin
+----
+BEGIN
+
+insert into own values (4, null)
+----
+INSERT 0 1
+
+alter table own add primary key (b)
+----
+ERROR 23502: column "b" of relation "own" contains null values
+
+rollback
+----
+ROLLBACK
+
+drop table own
+----
+DROP TABLE

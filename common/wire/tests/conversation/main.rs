@@ -420,14 +420,15 @@ async fn timers_end_what_takes_too_long() {
 }
 
 /// The timer was forgotten when the COPY asked for its data.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_statement_timeout_ends_a_copy_whose_client_is_silent() {
     let world = world();
     let mut client = Client::connect(&world).await;
-    world.statement_ms.store(3000, Ordering::SeqCst);
+    world.statement_ms.store(20, Ordering::SeqCst);
     client.send(&query("copy")).await;
     client.until(b'G').await;
     assert_eq!(error_code(&client.until(b'Z').await), "57014");
+    world.statement_ms.store(0, Ordering::SeqCst);
     assert_eq!(kinds(&ask(&mut client, "rows 1").await), "DCZ");
 }
 

@@ -399,8 +399,16 @@ fn make_time(_: &EvalContext<'_>, a: &[Datum]) -> Answer {
 
 fn made_timestamp(cx: &EvalContext<'_>, a: &[Datum]) -> Result<i64, SqlError> {
     let day = make_date(cx, &a[..3])?;
-    let time = clock_micros(int(&a[3])?, int(&a[4])?, float(&a[5])?)?;
-    at_time(cast::date_to_timestamp(date(&day)?)?, time)
+    let (hour, minute, second) = (int(&a[3])?, int(&a[4])?, float(&a[5])?);
+    let time = clock_micros(hour, minute, second)?;
+    at_time(cast::date_to_timestamp(date(&day)?)?, time).map_err(|_| {
+        let (year, month, day) = (int(&a[0]), int(&a[1]), int(&a[2]));
+        let [year, month, day] = [year, month, day].map(Result::unwrap_or_default);
+        SqlError::new(
+            SqlState::DATETIME_FIELD_OVERFLOW,
+            format!("timestamp out of range: {year}-{month:02}-{day:02} {hour}:{minute:02}:{second:02}"),
+        )
+    })
 }
 fn make_timestamp(cx: &EvalContext<'_>, a: &[Datum]) -> Answer {
     Ok(Datum::Timestamp(made_timestamp(cx, a)?))
