@@ -173,13 +173,18 @@ impl StandbyView {
         self.shared.positions().flush.get()
     }
 
+    /// End of what was replayed, whether readers see it or not.
+    pub fn applied_lsn(&self) -> Lsn {
+        self.shared.replay.replayed()
+    }
+
     /// End of what was replayed. Where readers are let in, of what they see: who finds a commit's position reached here finds the commit too,
     /// and a batch that is still being applied does not count yet.
     pub fn last_replay_lsn(&self) -> Lsn {
         if self.is_consistent() {
             self.shared.replay.horizon().get()
         } else {
-            self.shared.replay.replayed()
+            self.applied_lsn()
         }
     }
 

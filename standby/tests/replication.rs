@@ -200,7 +200,7 @@ fn a_standby_follows_a_primary_that_lost_what_no_quorum_had() -> bool {
     let primary = Primary::init("ANY 1 (*)");
     let standby = Standby::empty("s1", &primary);
     let released = primary.commit(CommitLevel::On, PATIENCE).expect("released");
-    eventually("applied", || standby.view().last_replay_lsn() >= released);
+    eventually("applied", || standby.view().applied_lsn() >= released);
     let durable = primary.flush();
     let held = FailpointGuard::new("wal::before_fsync", Action::Pause, 0);
     let _lost = primary.commit_aside(CommitLevel::On);
@@ -209,7 +209,7 @@ fn a_standby_follows_a_primary_that_lost_what_no_quorum_had() -> bool {
     });
     if rules::is_off(Rule::ReplayBelowQuorum) {
         eventually("the standby has applied it", || {
-            standby.view().last_replay_lsn() > durable
+            standby.view().applied_lsn() > durable
         });
     }
     let files = primary.crash_before_sync(held);
