@@ -5,8 +5,9 @@
 //! is bounded by `max_connections` and hands out the process numbers and secret keys of cancel requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -36,16 +37,41 @@ pub enum Interrupt {
 }
 
 /// The flags of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Interrupts {
     flags: AtomicU32,
     waker: Mutex<Option<Waker>>,
+    /// When the running statement's time is over, in nanoseconds since `begun`; 0 for never. [`Interrupts::check`] looks at it itself: a
+    /// timer of the runtime may stand in the queue of the very thread that a long step holds.
+    deadline: AtomicU64,
+    begun: Instant,
+}
+
+impl Default for Interrupts {
+    fn default() -> Self {
+        Interrupts {
+            flags: AtomicU32::new(0),
+            waker: Mutex::new(None),
+            deadline: AtomicU64::new(0),
+            begun: Instant::now(),
+        }
+    }
 }
 
 impl Interrupts {
     /// No flag set.
     pub fn new() -> Arc<Self> {
         Arc::new(Interrupts::default())
+    }
+
+    /// From `deadline` on [`Interrupts::check`] finds that `statement_timeout` has passed; never, for none. It wakes nobody: who waits has
+    /// a timer.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        let nanos = |at: Instant| {
+            let nanos = at.saturating_duration_since(self.begun).as_nanos();
+            u64::try_from(nanos).unwrap_or(u64::MAX).max(1)
+        };
+        self.deadline.store(deadline.map_or(0, nanos), Ordering::Relaxed);
     }
 
     /// Sets a flag and wakes the session.
@@ -77,11 +103,23 @@ impl Interrupts {
     /// The error of the most severe flag, if any is set. Called at every page.
     #[inline]
     pub fn check(&self) -> Result<()> {
-        if self.flags.load(Ordering::Relaxed) == 0 {
+        if self.flags.load(Ordering::Relaxed) == 0 && !self.is_late() {
             Ok(())
         } else {
             Err(self.error())
         }
+    }
+
+    /// Whether the statement's time is over; its flag is set then. The clock is read only where there is a deadline.
+    #[inline]
+    fn is_late(&self) -> bool {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        let late = deadline != 0 && self.begun.elapsed().as_nanos() >= u128::from(deadline);
+        if late {
+            self.deadline.store(0, Ordering::Relaxed);
+            self.raise(Interrupt::StatementTimeout);
+        }
+        late
     }
 
     #[cold]
@@ -369,6 +407,22 @@ impl Drop for SessionHandle {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_statement_that_is_late_is_told_at_its_next_look_and_the_one_after_it_is_not() {
+        let interrupts = Interrupts::new();
+        let now = Instant::now();
+        interrupts.set_deadline(Some(now + std::time::Duration::from_secs(3600)));
+        assert!(interrupts.check().is_ok());
+        interrupts.set_deadline(Some(now));
+        for _ in 0..2 {
+            let late = interrupts.check().unwrap_err();
+            assert_eq!(late.sqlstate(), SqlState::QUERY_CANCELED);
+        }
+        interrupts.set_deadline(None);
+        interrupts.clear_statement();
+        assert!(interrupts.check().is_ok());
+    }
 
     #[test]
     fn a_full_registry_refuses_and_a_leaver_makes_room() {

@@ -23,7 +23,6 @@ use towline_base::SqlState;
 use towline_base::containment::{Caught, contain};
 use towline_sql::SqlError;
 
-use crate::alarm::Alarm;
 use crate::backend;
 use crate::contained::contained;
 use crate::frontend::{Frame, Message, ProtocolError, Split, Target};
@@ -95,8 +94,6 @@ pub struct Connection<IO, S> {
     copy: Option<Protocol>,
     /// When `statement_timeout` strikes.
     deadline: Option<Instant>,
-    /// Raises the flag then, for a step that does not yield.
-    alarm: Option<Alarm>,
     /// A statement group is running (its flags were cleared at its start).
     in_group: bool,
     /// A terminated session's wait was given up already.
@@ -123,7 +120,6 @@ where
             skip_until_sync: false,
             copy: None,
             deadline: None,
-            alarm: None,
             in_group: false,
             gave_up: false,
         }
@@ -434,16 +430,21 @@ where
     /// Starts `statement_timeout` for the query or portal about to run.
     fn start_timer(&mut self) {
         let timeout = Duration::from_millis(self.session.statement_timeout().into());
-        let limited = !timeout.is_zero();
-        self.deadline = limited.then(|| Instant::now() + timeout);
-        self.alarm = limited.then(|| Alarm::set(std::time::Instant::now() + timeout, &self.interrupts));
+        self.deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
+        // A step that does not yield looks at it as well.
+        self.interrupts.set_deadline(self.deadline.map(Instant::into_std));
+    }
+
+    /// `statement_timeout` does not strike any more; returns when it would have.
+    fn disarm(&mut self) -> Option<Instant> {
+        let deadline = self.deadline.take()?;
+        self.interrupts.set_deadline(None);
+        Some(deadline)
     }
 
     /// The query or portal is over.
     fn stop_timer(&mut self) {
-        let struck = self.alarm.take().is_some_and(Alarm::stop);
-        let over = self.deadline.take().is_some_and(|at| at <= Instant::now());
-        if struck || over {
+        if self.disarm().is_some_and(|at| at <= Instant::now()) {
             // It may have struck at the end: it is not for the next.
             self.interrupts.clear_statement();
         }
@@ -481,7 +482,7 @@ where
                     tokio::task::yield_now().await;
                     self.check_client().await?;
                     if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        self.deadline = None;
+                        self.disarm();
                         self.interrupts.raise(Interrupt::StatementTimeout);
                     }
                 }

@@ -8,7 +8,6 @@
 //! Nothing a client sends may panic, hang or grow memory without bound; nothing an answer depends on may be
 //! unconfirmed when it leaves (C3).
 
-mod alarm;
 pub mod auth;
 pub mod backend;
 pub mod connection;

@@ -416,33 +416,50 @@ fn large_value(txn: &mut Transaction, table: &crate::catalog::Table) -> crate::R
     Ok(values.swap_remove(2))
 }
 
-#[test]
-fn a_standby_reads_large_values_and_cancels_who_would_miss_a_chunk() {
-    use towline_types::Datum;
+/// A pair with one row, whose value is out of line; that value, the table here, and the row's place.
+fn pair_with_a_large_value() -> (Pair, String, Arc<crate::catalog::Table>, towline_base::Tid) {
     let mut pair = Pair::new();
     let t = large_table(&pair.rig, "t");
-    let row = |large: &str| [Datum::Int4(1), Datum::Int4(0), Datum::text(large)];
     let long = crate::toast::tests::noise(1, 30_000);
     let mut txn = pair.rig.begin();
     txn.begin_statement();
-    let mut op = InsertOp::new(t.clone(), &row(&long)).unwrap();
+    let mut op = InsertOp::new(t.clone(), &large_row(&long)).unwrap();
     let tid = done(&mut txn, |txn| op.step(txn));
     commit(txn);
     assert!(pair.catch_up().is_none());
-    let there = |pair: &Pair| {
-        let view = pair.standby.catalog().shared(&pair.standby).unwrap();
-        view.table(t.oid).unwrap().clone()
-    };
-    let (mut old, flags) = pair.standby_reader();
-    let table = there(&pair);
-    assert_eq!(large_value(&mut old, &table).unwrap(), Datum::text(&long));
-    // Replaced: the old snapshot still reads the old value.
+    (pair, long, t, tid)
+}
+
+fn large_row(large: &str) -> [towline_types::Datum; 3] {
+    use towline_types::Datum;
+    [Datum::Int4(1), Datum::Int4(0), Datum::text(large)]
+}
+
+/// Puts a short value in the large one's place, on both nodes.
+fn shorten(pair: &mut Pair, t: &Arc<crate::catalog::Table>, tid: towline_base::Tid) {
     let mut txn = pair.rig.begin();
     txn.begin_statement();
-    let mut op = crate::ops::UpdateOp::new(t.clone(), tid, &row("short")).unwrap();
+    let mut op = crate::ops::UpdateOp::new(t.clone(), tid, &large_row("short")).unwrap();
     done(&mut txn, |txn| op.step(txn));
     commit(txn);
     assert!(pair.catch_up().is_none());
+}
+
+/// A table as the standby knows it.
+fn on_standby(pair: &Pair, t: &crate::catalog::Table) -> Arc<crate::catalog::Table> {
+    let view = pair.standby.catalog().shared(&pair.standby).unwrap();
+    view.table(t.oid).unwrap().clone()
+}
+
+#[test]
+fn a_standby_reads_large_values_and_cancels_who_would_miss_a_chunk() {
+    use towline_types::Datum;
+    let (mut pair, long, t, tid) = pair_with_a_large_value();
+    let (mut old, flags) = pair.standby_reader();
+    let table = on_standby(&pair, &t);
+    assert_eq!(large_value(&mut old, &table).unwrap(), Datum::text(&long));
+    // Replaced: the old snapshot still reads the old value.
+    shorten(&mut pair, &t, tid);
     assert_eq!(large_value(&mut old, &table).unwrap(), Datum::text(&long));
     assert!(!flags.is_conflict());
     // Its chunks alone are vacuumed away: a conflict, not damage.
@@ -466,7 +483,7 @@ fn a_standby_reads_large_values_and_cancels_who_would_miss_a_chunk() {
     done(&mut txn, |txn| op.step(txn));
     commit(txn);
     assert!(pair.catch_up().is_none());
-    let table = there(&pair);
+    let table = on_standby(&pair, &t);
     let after = (table.node, table.toast.as_ref().unwrap().node);
     assert!(before.0 != after.0 && before.1 != after.1);
 }
@@ -475,20 +492,9 @@ fn a_standby_reads_large_values_and_cancels_who_would_miss_a_chunk() {
 #[test]
 fn a_large_value_that_replay_takes_away_is_a_conflict_and_no_damage() {
     use towline_types::Datum;
-    let mut pair = Pair::new();
-    let t = large_table(&pair.rig, "t");
-    let row = |large: &str| [Datum::Int4(1), Datum::Int4(0), Datum::text(large)];
-    let mut txn = pair.rig.begin();
-    txn.begin_statement();
-    let mut op = InsertOp::new(t.clone(), &row(&crate::toast::tests::noise(1, 30_000))).unwrap();
-    let tid = done(&mut txn, |txn| op.step(txn));
-    commit(txn);
-    assert!(pair.catch_up().is_none());
+    let (mut pair, long, t, tid) = pair_with_a_large_value();
     let (mut old, flags) = pair.standby_reader();
-    let table = {
-        let view = pair.standby.catalog().shared(&pair.standby).unwrap();
-        view.table(t.oid).unwrap().clone()
-    };
+    let table = on_standby(&pair, &t);
     let snapshot = old.begin_statement();
     let mut scan = crate::heap::HeapScan::new(&old, table.node).unwrap();
     assert!(scan.next_page(&old, &snapshot).unwrap());
@@ -500,14 +506,9 @@ fn a_large_value_that_replay_takes_away_is_a_conflict_and_no_damage() {
         panic!("the value stands in its row")
     };
     let read = |txn: &Transaction| crate::toast::read_value(txn, &table, pointer);
-    assert_eq!(read(&old).unwrap().len(), 30_000);
-    let mut txn = pair.rig.begin();
-    txn.begin_statement();
-    let mut op = crate::ops::UpdateOp::new(t.clone(), tid, &row("short")).unwrap();
-    done(&mut txn, |txn| op.step(txn));
-    commit(txn);
-    assert!(pair.catch_up().is_none());
-    assert_eq!(read(&old).unwrap().len(), 30_000);
+    assert_eq!(read(&old).unwrap().len(), long.len());
+    shorten(&mut pair, &t, tid);
+    assert_eq!(read(&old).unwrap().len(), long.len());
     assert!(vacuum(&pair, &t.toast.clone().unwrap(), false).removed >= 15);
     let flushed = pair.rig.engine.writer().unwrap().wal.positions().flush.get();
     pair.quorum.advance(flushed);

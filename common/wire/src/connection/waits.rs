@@ -98,7 +98,7 @@ where
                 )));
             }
             if passed(statement_at) {
-                self.deadline = None;
+                self.disarm();
                 return Ok(Err(SqlError::new(
                     SqlState::QUERY_CANCELED,
                     "canceling statement due to statement timeout",
