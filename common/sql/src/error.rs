@@ -91,6 +91,12 @@ impl SqlError {
         )
     }
 
+    /// 42501
+    #[cold]
+    pub fn denied(message: impl Into<String>) -> Self {
+        SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message)
+    }
+
     /// XX000: a state that should not occur.
     #[cold]
     pub fn internal(message: impl Into<String>) -> Self {

@@ -36,10 +36,10 @@ impl Binder<'_> {
             ));
         }
         if table.is_system() {
-            return Err(SqlError::new(
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                format!("permission denied: \"{}\" is a system catalog", table.name),
-            ));
+            return Err(SqlError::denied(format!(
+                "permission denied: \"{}\" is a system catalog",
+                table.name
+            )));
         }
         Ok(table)
     }

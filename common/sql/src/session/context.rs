@@ -86,14 +86,14 @@ impl<'a> SessionContext<'a> {
         };
         let cancels = interrupt == Interrupt::Cancel;
         if self.view.role(&other.user).is_some_and(|role| role.superuser) {
-            return Err(denied(if cancels {
+            return Err(SqlError::denied(if cancels {
                 "must be a superuser to cancel superuser query"
             } else {
                 "must be a superuser to terminate superuser process"
             }));
         }
         if other.user != self.session.user {
-            return Err(denied(if cancels {
+            return Err(SqlError::denied(if cancels {
                 "must be a member of the role whose query is being canceled or member of pg_signal_backend"
             } else {
                 "must be a member of the role whose process is being terminated or member of pg_signal_backend"
@@ -106,7 +106,9 @@ impl<'a> SessionContext<'a> {
         if self.session.role.superuser {
             return Ok(());
         }
-        Err(denied(format!("permission denied for function {function}")))
+        Err(SqlError::denied(format!(
+            "permission denied for function {function}"
+        )))
     }
 
     fn find_regclass(&self, text: &str) -> Result<Option<u32>, SqlError> {
@@ -123,11 +125,6 @@ impl<'a> SessionContext<'a> {
             .find_relation(schema, &table.text, &path)
             .map(|relation| relation.oid().0))
     }
-}
-
-/// 42501
-fn denied(message: impl Into<String>) -> SqlError {
-    SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message)
 }
 
 /// A name as it must be written to be read back.

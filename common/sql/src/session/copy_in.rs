@@ -81,10 +81,10 @@ impl CopyIn {
             ));
         }
         if table.is_system() {
-            return Err(SqlError::new(
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                format!("permission denied: \"{}\" is a system catalog", table.name),
-            ));
+            return Err(SqlError::denied(format!(
+                "permission denied: \"{}\" is a system catalog",
+                table.name
+            )));
         }
         let mut columns = Vec::new();
         for name in names {

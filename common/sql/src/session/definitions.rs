@@ -196,7 +196,7 @@ impl Session {
                 let names: Vec<String> = names.iter().map(|name| self.role_named(&name.text)).collect();
                 for name in &names {
                     if self.is_superuser(name)? && !self.role.superuser {
-                        return Err(denied("must be superuser to drop superusers"));
+                        return Err(SqlError::denied("must be superuser to drop superusers"));
                     }
                 }
                 if names.contains(&self.user) {
@@ -232,7 +232,7 @@ impl Session {
         if self.role.superuser || self.role.create_role {
             return Ok(());
         }
-        Err(denied(format!("permission denied to {what}")))
+        Err(SqlError::denied(format!("permission denied to {what}")))
     }
 
     fn is_superuser(&mut self, name: &str) -> Result<bool, SqlError> {
@@ -246,7 +246,7 @@ impl Session {
             return Ok(());
         }
         if self.is_superuser(name)? || options.superuser.is_some() {
-            return Err(denied(
+            return Err(SqlError::denied(
                 "must be superuser to alter superuser roles or change superuser attribute",
             ));
         }
@@ -255,12 +255,14 @@ impl Session {
             .role(name)
             .is_some_and(|role| role.replication);
         if replicates || options.replication.is_some() {
-            return Err(denied(
+            return Err(SqlError::denied(
                 "must be superuser to alter replication roles or change replication attribute",
             ));
         }
         if options.bypass_rls.is_some() {
-            return Err(denied("must be superuser to change bypassrls attribute"));
+            return Err(SqlError::denied(
+                "must be superuser to change bypassrls attribute",
+            ));
         }
         let password = ast::RoleOptions {
             password: options.password.clone(),
@@ -270,7 +272,7 @@ impl Session {
         {
             return Ok(());
         }
-        Err(denied("permission denied"))
+        Err(SqlError::denied("permission denied"))
     }
 
     fn role_options(&self, options: &ast::RoleOptions) -> Result<ddl::RoleOptions, SqlError> {
@@ -292,7 +294,7 @@ impl Session {
                 (options.bypass_rls, "bypassrls users"),
             ] {
                 if given == Some(true) {
-                    return Err(denied(format!("must be superuser to create {whom}")));
+                    return Err(SqlError::denied(format!("must be superuser to create {whom}")));
                 }
             }
         }
@@ -309,11 +311,6 @@ impl Session {
             valid_until: None,
         })
     }
-}
-
-/// 42501
-fn denied(message: impl Into<String>) -> SqlError {
-    SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, message)
 }
 
 fn qualified(name: &[ast::Name]) -> ddl::QualifiedName {

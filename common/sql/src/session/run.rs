@@ -530,10 +530,7 @@ impl Session {
         let secret = |table: &Table| table.is_system() && &*table.name == "pg_authid";
         if !self.role.superuser && plan.relations.iter().any(|(table, _)| secret(table)) {
             // What a password is checked against is for superusers, as in PostgreSQL; pg_roles is for all.
-            return Err(SqlError::new(
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                "permission denied for table pg_authid",
-            ));
+            return Err(SqlError::denied("permission denied for table pg_authid"));
         }
         Ok(Arc::new(plan))
     }

@@ -176,10 +176,9 @@ impl Session {
             return Err(not_in_block("ALTER SYSTEM"));
         }
         if !self.role.superuser {
-            return Err(SqlError::new(
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                format!("permission denied to set parameter \"{name}\""),
-            ));
+            return Err(SqlError::denied(format!(
+                "permission denied to set parameter \"{name}\""
+            )));
         }
         let text = match value {
             None | Some(SetValue::Default) => None,

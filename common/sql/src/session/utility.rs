@@ -317,8 +317,7 @@ impl Session {
             Statement::Discard(what) => self.discard(what)?,
             Statement::Checkpoint => {
                 if !self.role.superuser {
-                    return Err(SqlError::new(
-                        SqlState::INSUFFICIENT_PRIVILEGE,
+                    return Err(SqlError::denied(
                         "must be superuser or have privileges of pg_checkpoint to do CHECKPOINT",
                     ));
                 }
