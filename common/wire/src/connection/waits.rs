@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, interval, sleep_until};
+use towline_access::session::Interrupt;
 use towline_base::SqlState;
 use towline_sql::SqlError;
 
@@ -207,7 +208,11 @@ where
         } else {
             0
         };
-        let deadline = (limit > 0).then(|| Instant::now() + Duration::from_millis(limit.into()));
+        let deadline = if self.copy.is_some() {
+            self.deadline
+        } else {
+            (limit > 0).then(|| Instant::now() + Duration::from_millis(limit.into()))
+        };
         let mut timer = pin!(deadline.map(sleep_until));
         loop {
             if !self.ahead.is_empty() {
@@ -228,7 +233,7 @@ where
                 if interrupts.poll_raised(cx).is_ready() {
                     return Poll::Ready(ReadEvent::Interrupted);
                 }
-                poll_timer(timer.as_mut().as_pin_mut(), cx).map(|()| ReadEvent::Idle)
+                poll_timer(timer.as_mut().as_pin_mut(), cx).map(|()| ReadEvent::TimeIsOver)
             })
             .await;
             match event {
@@ -240,7 +245,13 @@ where
                     return Ok(());
                 }
                 ReadEvent::Read(Err(error)) => return Err(End::Io(error)),
-                ReadEvent::Idle => {
+                ReadEvent::TimeIsOver if self.copy.is_some() => {
+                    timer.set(None);
+                    self.disarm();
+                    self.interrupts.raise(Interrupt::StatementTimeout);
+                    self.interrupted_while_reading().await?;
+                }
+                ReadEvent::TimeIsOver => {
                     return Err(End::Fatal(SqlError::fatal(
                         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
                         "terminating connection due to idle-in-transaction timeout",
@@ -284,7 +295,7 @@ where
 enum ReadEvent {
     Read(io::Result<usize>),
     Interrupted,
-    Idle,
+    TimeIsOver,
 }
 
 fn poll_timer(timer: Option<Pin<&mut Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
