@@ -38,6 +38,7 @@ pub struct Node {
     role: Role,
     settings: Vec<String>,
     envs: Vec<(String, String)>,
+    open_files: Option<u64>,
     child: Option<Child>,
 }
 
@@ -52,6 +53,7 @@ impl Node {
             role,
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
             envs: Vec::new(),
+            open_files: None,
             child: None,
         }
     }
@@ -59,6 +61,11 @@ impl Node {
     /// Adds an environment variable to later starts.
     pub fn env(&mut self, name: &str, value: &str) {
         self.envs.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Later starts may have so many files open.
+    pub fn limit_open_files(&mut self, limit: u64) {
+        self.open_files = Some(limit);
     }
 
     /// Creates the data directory of a primary.
@@ -90,7 +97,14 @@ impl Node {
             .append(true)
             .open(self.dir.with_extension("stderr"))
             .unwrap();
-        let mut command = Command::new(towline());
+        let mut command = match self.open_files {
+            None => Command::new(towline()),
+            Some(limit) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--nofile={limit}:{limit}")).arg(towline());
+                limited
+            }
+        };
         match &self.role {
             Role::Primary => command.arg("primary"),
             Role::Standby { upstream } => command

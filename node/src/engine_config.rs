@@ -11,11 +11,33 @@ use towline_storage::{BackgroundWriterSettings, CheckpointSettings};
 use towline_wal::format::Compression;
 use towline_wal::{CheckedManagers, ImagePolicy, SyncMethod, WalTuning};
 
+use crate::process;
+
 /// `wal_buffers = -1` takes this share of `shared_buffers`, as PostgreSQL does …
 const WAL_BUFFERS_SHARE: i64 = 32;
 /// … but no less and no more than this, in 8 kB blocks. The lower bound is above PostgreSQL's: a change takes credit for its
 /// largest record before it latches anything.
 const WAL_BUFFERS_BOUNDS: (i64, i64) = (512, 2048);
+
+/// Open files beside those of relations and of sessions: segments of the log, slots, listeners, streams to standbys, messages.
+const OTHER_FILES: u64 = 128;
+/// Fewer relation files than that are opened and closed all the time.
+const LEAST_RELATION_FILES: u64 = 64;
+
+/// How many relation files may be open at a time: `max_files_per_process`, or what the `limit` of the process leaves beside its
+/// sessions.
+///
+/// # Errors
+/// How large the limit must be at least.
+pub(crate) fn relation_files(settings: &Settings, limit: u64) -> Result<u64, u64> {
+    let wanted = u64::try_from(settings.get(keys::max_files_per_process)).unwrap_or(0);
+    let sessions = u64::try_from(settings.get(keys::max_connections)).unwrap_or(0);
+    let others = sessions.saturating_add(OTHER_FILES);
+    match limit.saturating_sub(others) {
+        left if left < LEAST_RELATION_FILES => Err(others.saturating_add(LEAST_RELATION_FILES)),
+        left => Ok(left.min(wanted)),
+    }
+}
 
 /// What the engine is opened with.
 pub(crate) fn engine(data_dir: &Path, settings: &Settings) -> EngineConfig {
@@ -37,7 +59,9 @@ pub(crate) fn engine(data_dir: &Path, settings: &Settings) -> EngineConfig {
         wal_tuning: wal_tuning(settings),
         max_connections: number(settings.get(keys::max_connections)),
         max_wal_above_quorum: settings.bytes(keys::quorum_wal_limit).unwrap_or(u64::MAX),
-        max_open_files: number(settings.get(keys::max_files_per_process)),
+        // A limit that is too low was refused at the start.
+        max_open_files: relation_files(settings, process::open_files())
+            .map_or(0, |files| usize::try_from(files).unwrap_or(usize::MAX)),
         checkpoint: checkpoint(settings),
         background_writer: background_writer(settings),
         autovacuum: autovacuum(settings),

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 use towline_base::NodeId;
+use towline_base::settings::keys;
 use towline_base::vfs::FileLock;
 
 use crate::cli::NodeArgs;
 use crate::config::NodeConfig;
 use crate::refusal::{Outcome, Refusal};
-use crate::{data_dir, logging, process};
+use crate::{data_dir, engine_config, logging, process};
 
 /// Threads of the runtime for replication, health and signals.
 const REPLICATION_THREADS: usize = 2;
@@ -45,6 +46,14 @@ pub(crate) fn launch(args: &NodeArgs, id: NodeId) -> Outcome<Launch> {
     process::raise_open_files();
     towline_base::failpoint::configure_from_env().map_err(Refusal::new)?;
     let config = Arc::new(NodeConfig::load(args)?);
+    let limit = process::open_files();
+    engine_config::relation_files(&config.settings, limit).map_err(|least| {
+        Refusal::new(format!(
+            "The limit of open files is {limit}, and max_connections = {} needs at least {least}; raise it (ulimit -n), or lower \
+             max_connections.",
+            config.settings.get(keys::max_connections)
+        ))
+    })?;
     let sql_listener = listen(config.sql_listen, "SQL", "--sql-listen")?;
     let grpc_listener = listen(config.grpc_listen, "gRPC", "--grpc-listen")?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

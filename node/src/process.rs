@@ -6,6 +6,13 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use towline_base::containment;
 
+/// How many files this process may have open; without a limit, the largest number.
+pub(crate) fn open_files() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX)
+}
+
 /// Raises the soft limit of open files to the hard one: sessions, relation files and segments add up.
 pub(crate) fn raise_open_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);

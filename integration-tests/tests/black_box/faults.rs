@@ -45,8 +45,52 @@ pub(crate) const CASES: fn() -> Vec<Case> = || {
             &[],
             reload_sync_names,
         ),
+        Case::new(
+            "a_low_limit_of_open_files_is_lived_with_or_refused",
+            &["prlimit"],
+            few_open_files,
+        ),
     ]
 };
+
+/// Ended with "Too many open files" at a thousand files, and the node with it at the next checkpoint.
+fn few_open_files() {
+    let dir = tempfile::tempdir().unwrap();
+    // Each table has four files: its own, its key's, that of its large values and of their index.
+    let tables = 80;
+    let mut node = Node::new(dir.path(), "p", Role::Primary, &["max_connections=40"]);
+    node.init();
+    node.limit_open_files(40 + 128 + 64);
+    node.start_ready();
+    let sql = node.sql();
+    for table in 0..tables {
+        sql.query(&format!(
+            "create table t{table} (a int primary key, b text); insert into t{table} values ({table}, 'x')"
+        ))
+        .unwrap();
+    }
+    sql.query("checkpoint").unwrap();
+    // As many sessions as there may be, without those kept for superusers.
+    let sessions: Vec<Sql> = (0..36).map(|_| node.sql()).collect();
+    for table in 0..tables {
+        let session = &sessions[table % sessions.len()];
+        let sum = session.value(&format!("select sum(a) from t{table} where b = 'x'"));
+        assert_eq!(sum.unwrap(), table.to_string());
+    }
+    drop((sql, sessions));
+    assert_eq!(node.stop(), Some(0));
+
+    node.limit_open_files(40 + 128 + 63);
+    node.start();
+    assert_eq!(node.wait_ended(), Some(2));
+    let said = std::fs::read_to_string(dir.path().join("p.stderr")).unwrap();
+    assert!(
+        said.contains(
+            "The limit of open files is 231, and max_connections = 40 needs at least 232; raise it (ulimit -n)"
+        ),
+        "{said}"
+    );
+}
 
 fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();

@@ -15,6 +15,15 @@ struct Entry {
     last_use: AtomicU64,
 }
 
+/// `EMFILE` and `ENFILE`: no descriptor is left to the process, or to the system.
+const NO_DESCRIPTOR: [i32; 2] = [24, 23];
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    error
+        .raw_os_error()
+        .is_some_and(|code| NO_DESCRIPTOR.contains(&code))
+}
+
 pub(super) struct HandleCache {
     open: RwLock<HashMap<FileKey, Entry>>,
     clock: AtomicU64,
@@ -46,7 +55,14 @@ impl HandleCache {
                 .store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
             return Ok(Arc::clone(&entry.file));
         }
-        let file = vfs.open(&root.join(key.path()), mode)?;
+        let path = root.join(key.path());
+        let file = loop {
+            match vfs.open(&path, mode) {
+                // The process has no descriptor left, or the system: ours are the ones that can be had again.
+                Err(error) if is_exhaustion(&error) && self.close_some() => {}
+                opened => break opened?,
+            }
+        };
         let mut open = self.open.write();
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
         if open.len() >= self.limit && !open.contains_key(key) {
@@ -65,6 +81,16 @@ impl HandleCache {
             },
         );
         Ok(file)
+    }
+
+    /// Whether anything was closed.
+    fn close_some(&self) -> bool {
+        let mut open = self.open.write();
+        if open.is_empty() {
+            return false;
+        }
+        self.shrink(&mut open);
+        true
     }
 
     /// Closes the older half, so that the cost of finding them is spread.

@@ -3,6 +3,7 @@
 
 use super::*;
 use towline_base::vfs::CrashVfs;
+use towline_base::vfs::crash::Op;
 use towline_base::{OsVfs, SystemClock};
 
 fn smgr(limit: usize) -> (tempfile::TempDir, Smgr) {
@@ -96,6 +97,29 @@ fn the_number_of_open_files_is_bounded() {
     }
     assert_eq!(smgr.sync(&SystemClock).unwrap().files, 199);
     assert_eq!(smgr.sync(&SystemClock).unwrap().files, 0);
+}
+
+/// A checkpoint that had no descriptor left to open a file with stopped the node.
+#[test]
+fn without_a_descriptor_files_that_are_open_are_closed_for_it() {
+    let vfs = CrashVfs::new();
+    let smgr = Smgr::new(vfs.shared(), "/data", 100);
+    smgr.create_directories().unwrap();
+    for number in 1..=16 {
+        smgr.create(relation(number), ForkKind::Main).unwrap();
+    }
+    for code in [24, 23] {
+        let open = smgr.handles.len();
+        vfs.fail_nth(Op::Open, 1, code, false);
+        smgr.create(relation(100 + code as u32), ForkKind::Main).unwrap();
+        assert!(smgr.handles.len() < open);
+    }
+    // When nothing is left to close, it is an error.
+    vfs.fail_nth(Op::Open, 1, 24, true);
+    let error = smgr.create(relation(200), ForkKind::Main).unwrap_err();
+    assert!(error.to_string().contains("Too many open files"), "{error}");
+    vfs.clear_failures();
+    assert_eq!(smgr.sync(&SystemClock).unwrap().files, 18);
 }
 
 /// The lost part of a page was not noticed: the relation was a block shorter.
