@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 use towline_base::NodeId;
-use towline_base::settings::keys;
+use towline_base::settings::{ConfigFiles, keys};
 use towline_base::vfs::FileLock;
 
 use crate::cli::NodeArgs;
@@ -46,6 +46,19 @@ pub(crate) fn launch(args: &NodeArgs, id: NodeId) -> Outcome<Launch> {
     process::raise_open_files();
     towline_base::failpoint::configure_from_env().map_err(Refusal::new)?;
     let config = Arc::new(NodeConfig::load(args)?);
+    let dir = std::path::absolute(&args.data_dir).unwrap_or_else(|_| args.data_dir.clone());
+    let config_file = ConfigFiles::in_dir(&dir).main.display().to_string();
+    for (name, value) in [
+        ("data_directory", dir.display().to_string()),
+        ("config_file", config_file.clone()),
+        ("hba_file", config_file),
+        ("towline.node_name", id.name.clone()),
+    ] {
+        config
+            .settings
+            .override_value(name, &value)
+            .map_err(|error| Refusal::failed(format!("{error}.")))?;
+    }
     let limit = process::open_files();
     engine_config::relation_files(&config.settings, limit).map_err(|least| {
         Refusal::new(format!(

@@ -1,7 +1,8 @@
 //! Where a node's words go: all of them into `<data directory>/log/towline.log`, and to standard error for a human.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IsTerminal as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -41,12 +42,17 @@ pub(crate) fn start(data_dir: Option<&Path>) -> io::Result<()> {
 
 fn open_log(data_dir: &Path) -> io::Result<File> {
     let dir = data_dir.join("log");
-    std::fs::create_dir_all(&dir)?;
+    // Statements are in it, and whatever a client wrote into them.
+    DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
     let path = dir.join("towline.log");
     if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > KEEP_BYTES) {
         std::fs::rename(&path, dir.join("towline.log.1"))?;
     }
-    OpenOptions::new().create(true).append(true).open(path)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Says why the node ends.

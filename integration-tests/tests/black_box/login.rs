@@ -1,6 +1,7 @@
 //! Passwords: SCRAM by psql and by a driver, under `[[hba]]` rules, as roles come, change and go.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use towline_integration_tests::client::{Failure, Sql};
@@ -105,6 +106,21 @@ fn passwords() {
     let alice = connect(port, "alice", "one").unwrap();
     let refused = alice.query("create role mallory").unwrap_err();
     assert_eq!(refused.sqlstate.as_deref(), Some("42501"), "{refused:?}");
+    for asked in ["show data_directory", "show config_file"] {
+        let refused = alice.query(asked).unwrap_err();
+        assert_eq!(refused.sqlstate.as_deref(), Some("42501"), "{refused:?}");
+    }
+    let listed = "select count(*) from pg_settings where name = 'data_directory'";
+    assert_eq!(alice.value(listed).unwrap(), "0");
+    assert_eq!(
+        admin.value("show data_directory").unwrap(),
+        node.dir.to_str().unwrap()
+    );
+    let log = node.dir.join("log");
+    for (path, mode) in [(log.join("towline.log"), 0o600), (log, 0o700)] {
+        let found = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{}", path.display());
+    }
     alice.query("alter role alice password 'two'").unwrap();
     assert_eq!(refusal(port, "alice", "one"), code("28P01"));
     assert_eq!(refusal(port, "alice", "two"), None);
@@ -116,6 +132,21 @@ fn passwords() {
         .value("select left(rolpassword, 14) from pg_authid where rolname = 'alice'")
         .unwrap();
     assert_eq!(stored, "SCRAM-SHA-256$");
+    // A hash is no password: with that, who has read it could log in.
+    let hash = "md50123456789abcdef0123456789abcdef";
+    let refused = admin
+        .query(&format!("alter role alice password '{hash}'"))
+        .unwrap_err();
+    assert_eq!(refused.sqlstate.as_deref(), Some("0A000"), "{refused:?}");
+    assert_eq!(refusal(port, "alice", hash), code("28P01"));
+    // What only looks like a stored secret is a password.
+    admin
+        .query("alter role alice password 'SCRAM-SHA-256$x'")
+        .unwrap();
+    assert_eq!(refusal(port, "alice", "SCRAM-SHA-256$x"), None);
+    admin.query("alter role alice password ''").unwrap();
+    assert_eq!(refusal(port, "alice", "SCRAM-SHA-256$x"), code("28P01"));
+    admin.query("alter role alice password 'three'").unwrap();
     admin.query("drop role alice").unwrap();
     assert_eq!(refusal(port, "alice", "three"), code("28P01"));
 }

@@ -75,6 +75,16 @@ impl Kind {
     }
 }
 
+/// Settings that tell where a node keeps its files: shown to superusers and to members of `pg_read_all_settings` only.
+const SECLUDED: [&str; 3] = ["data_directory", "config_file", "hba_file"];
+
+/// Whether an ordinary user may not see the value of this setting.
+pub fn is_secluded(name: &str) -> bool {
+    SECLUDED
+        .iter()
+        .any(|secluded| name.eq_ignore_ascii_case(secluded))
+}
+
 /// The unit in which a number is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {

@@ -18,7 +18,7 @@ pub mod table;
 pub mod value;
 
 pub use checks::CHECKED_MANAGERS;
-pub use def::{Context, Key, Kind, SettingDef, Typed, Unit};
+pub use def::{Context, Key, Kind, SettingDef, Typed, Unit, is_secluded};
 pub use error::SettingError;
 pub use file::{ConfigFiles, HbaRule};
 pub use session::{Scope, SessionSettings};

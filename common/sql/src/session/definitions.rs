@@ -8,7 +8,7 @@ use towline_types::{ColumnType, TypeId};
 use super::Session;
 use super::run::Portal;
 use super::utility::Utility;
-use crate::error::SqlError;
+use crate::error::{Notice, Severity, SqlError};
 use crate::parse::ast::{self, AlterAction, Statement};
 
 impl Session {
@@ -279,8 +279,19 @@ impl Session {
         let password = match &options.password {
             None => None,
             Some(None) => Some(None),
-            Some(Some(text)) if text.starts_with("SCRAM-SHA-256$") => Some(Some(text.clone())),
-            Some(Some(text)) if text.is_empty() => Some(None),
+            Some(Some(text)) if ScramSecret::parse(text).is_some() => Some(Some(text.clone())),
+            // Taken for a password in clear, whoever has the hash could log in with it.
+            Some(Some(text)) if is_md5_hash(text) => {
+                return Err(SqlError::unsupported("a password that is an MD5 hash"));
+            }
+            Some(Some(text)) if text.is_empty() => {
+                self.notices.borrow_mut().push(Notice::new(
+                    Severity::Notice,
+                    SqlState::SUCCESSFUL_COMPLETION,
+                    "empty string is not a valid password, clearing password",
+                ));
+                Some(None)
+            }
             Some(Some(text)) => Some(Some(
                 ScramSecret::generate(text)
                     .map_err(|error| SqlError::new(SqlState::SYSTEM_ERROR, error.to_string()))?
@@ -375,6 +386,12 @@ fn new_constraint(key: &ast::KeyConstraint) -> ddl::NewConstraint {
 }
 
 /// A default as `pg_get_expr` prints it: string constants carry their type.
+/// Whether this is what PostgreSQL stores of a password with `password_encryption = md5`.
+fn is_md5_hash(text: &str) -> bool {
+    text.strip_prefix("md5")
+        .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
 fn shown_default(expr: &ast::Expr, written: &str, ty: ColumnType) -> String {
     match expr {
         // `character` without a length would be `character(1)`: PostgreSQL writes `bpchar` here.

@@ -34,7 +34,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use towline_access::catalog::{CatalogView, Role};
 use towline_access::{Engine, SessionHandle, Transaction, Wait};
-use towline_base::settings::{Scope, SessionSettings, Settings, keys};
+use towline_base::settings::{Scope, SessionSettings, Settings, is_secluded, keys};
 use towline_base::{Lsn, SqlState};
 use towline_types::IoStyle;
 use towline_wal::format::Compression;
@@ -380,6 +380,11 @@ impl Session {
             } else {
                 format!("{timeline}:{}", self.last_commit)
             });
+        }
+        if is_secluded(name) && !self.role.superuser {
+            return Err(SqlError::denied(format!(
+                "must be superuser or have privileges of pg_read_all_settings to examine \"{name}\""
+            )));
         }
         self.settings.borrow().show(name).map_err(setting_error)
     }

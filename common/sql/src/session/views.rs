@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use towline_access::SessionState;
 use towline_access::catalog::{RelationKind, Table};
 use towline_base::Lsn;
-use towline_base::settings::Kind;
+use towline_base::settings::{Kind, is_secluded};
 use towline_types::{ArrayValue, Datum, Interval, TypeId};
 
 use super::context::SessionContext;
@@ -96,6 +96,7 @@ impl SessionContext<'_> {
     fn settings_rows(&self) -> Vec<Named> {
         let rows = self.session.settings.borrow().node().rows();
         rows.into_iter()
+            .filter(|row| self.session.role.superuser || !is_secluded(row.def.name))
             .map(|row| {
                 let def = row.def;
                 let shown = self.session.show(def.name).unwrap_or_default();
