@@ -84,7 +84,7 @@ impl Front {
         loop {
             let request = tokio::select! {
                 request = signals.next() => request,
-                () = watch(engine, &self.sql) => return Ended::Failed,
+                () = watch(engine, &self.server, &self.sql) => return Ended::Failed,
             };
             match request {
                 Request::Reload => {
@@ -109,7 +109,7 @@ impl Front {
         loop {
             tokio::select! {
                 _ = &mut self.task => return Ended::Asked,
-                () = watch(engine, &self.sql) => return Ended::Failed,
+                () = watch(engine, &self.server, &self.sql) => return Ended::Failed,
                 request = signals.next() => match request {
                     Request::StopNow => return Ended::AtOnce,
                     Request::StopFast => drop(self.stop.send(Stop::Fast)),
@@ -125,10 +125,13 @@ impl Front {
 /// A lone writer flushes the log on its own thread. When that thread was the one that watched the sockets, its runtime gives the watch to
 /// no other thread as long as the flush lasts, and a slow disk would hold every client, readers included. A task from outside wakes
 /// another thread, which takes the watch over.
-async fn watch(engine: &Engine, sql: &Handle) {
+async fn watch(engine: &Engine, server: &Server<NodeBackend>, sql: &Handle) {
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     while !engine.has_failed() {
         ticks.tick().await;
-        drop(sql.spawn(async {}));
+        // Without a connection nobody flushes.
+        if server.connections() > 0 {
+            drop(sql.spawn(async {}));
+        }
     }
 }

@@ -79,6 +79,11 @@ impl<B: Backend> Server<B> {
         }))
     }
 
+    /// Connections that are open now, those that have not logged in yet as well.
+    pub fn connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Replaces the configuration for connections to come.
     pub fn reconfigure(&self, change: impl FnOnce(&mut ServerConfig)) {
         change(&mut self.config.write());
