@@ -64,6 +64,8 @@ pub(crate) fn engine(data_dir: &Path, settings: &Settings) -> EngineConfig {
             .map_or(0, |files| usize::try_from(files).unwrap_or(usize::MAX)),
         checkpoint: checkpoint(settings),
         background_writer: background_writer(settings),
+        recovery_appliers: number(settings.get(keys::replay_appliers)),
+        recovery_prefetch: settings.get(keys::recovery_prefetch) != "off",
         autovacuum: autovacuum(settings),
         shutdown_timeout: settings
             .duration(keys::shutdown_timeout)

@@ -43,6 +43,10 @@ pub struct EngineConfig {
     pub shutdown_timeout: Duration,
     /// `log_startup_progress_interval`: between two log lines about a recovery; zero writes none.
     pub progress_interval: Duration,
+    /// Threads that change pages in a recovery after a crash, beside the one that reads the log; 0 for none: that one does it.
+    pub recovery_appliers: usize,
+    /// Whether such threads' pages are asked for ahead.
+    pub recovery_prefetch: bool,
     /// When tables are vacuumed by themselves.
     pub autovacuum: AutovacuumSettings,
     /// When xids run out.
@@ -70,6 +74,8 @@ impl EngineConfig {
             background_writer: BackgroundWriterSettings::default(),
             shutdown_timeout: Duration::from_secs(60),
             progress_interval: Duration::from_secs(10),
+            recovery_appliers: 0,
+            recovery_prefetch: true,
             autovacuum: AutovacuumSettings::default(),
             xid_limits: XidLimits::default(),
             timelines_seen: TimelineNumber(0),

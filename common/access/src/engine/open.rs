@@ -8,6 +8,7 @@
 //! 4. insert the end-of-recovery record; until the quorum has it, `visible` stays at what was known at the fork (A1);
 //! 5. redo (it may run while standbys are being served); then open for transactions. The next xid is past every reservation (C7).
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -416,6 +417,10 @@ impl Engine {
             .clone()
             .ok_or_else(|| AccessError::internal("no replayer"))?;
         let mut redo = Recovery::begin(replayer, source, Some(end)).map_err(redo_error)?;
+        if let Some(count) = NonZeroUsize::new(engine.config.recovery_appliers) {
+            redo.apply_with(count, engine.config.recovery_prefetch)
+                .map_err(redo_error)?;
+        }
         redo.measure(Arc::clone(&engine.clock), engine.config.progress_interval);
         Ok(OpenedPrimary {
             engine,

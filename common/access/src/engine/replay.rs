@@ -330,6 +330,13 @@ impl ResourceManagers for Managers {
             .map_err(|error| RedoError::record(record.start, error.to_string()))
     }
 
+    fn names_all_pages(&self, record: &DecodedRecord<'_>) -> bool {
+        match record.rmgr() {
+            Rmgr::Heap | Rmgr::Heap2 => crate::heap::redo::names_all_pages(record),
+            _ => true,
+        }
+    }
+
     fn mask(&self, record: &DecodedRecord<'_>, page: &mut Page) {
         match record.rmgr() {
             Rmgr::Heap | Rmgr::Heap2 => crate::heap::redo::mask_for_comparison(page),

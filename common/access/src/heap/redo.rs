@@ -5,10 +5,11 @@
 //!
 //! Replayed tuples differ from the primary's only in what nobody needs after the transaction: command ids and hint bits.
 
-use towline_base::Tid;
+use towline_base::{ForkKind, Tid};
 use towline_storage::vm::{ALL_FROZEN, VALID_BITS};
 use towline_storage::{Page, Placement, RedoContext};
-use towline_wal::format::DecodedRecord;
+use towline_wal::Rmgr;
+use towline_wal::format::{BlockRef, DecodedRecord};
 use towline_wal::records::heap::{
     HeapDelete, HeapHeader, HeapInsert, HeapLock, HeapOp, HeapUpdate, INIT_PAGE, LOCK_ALL_FROZEN_CLEARED,
     infobits, update_flags,
@@ -65,6 +66,44 @@ pub(crate) fn heap2(record: &DecodedRecord<'_>, cx: &mut RedoContext<'_>) -> Res
         Heap2Op::NewCid | Heap2Op::Rewrite => Ok(()),
         Heap2Op::Visible => super::vm::redo_visible(record, cx),
     }
+}
+
+/// Whether redo changes no page but those that the record names: a record of PostgreSQL's form does not name the visibility map's page
+/// whose bits it clears. A record that cannot be read is for redo to complain about.
+pub(crate) fn names_all_pages(record: &DecodedRecord<'_>) -> bool {
+    let cleared = match (record.rmgr(), HeapOp::from_info(record.header.info)) {
+        (Rmgr::Heap2, _) => match Heap2Op::from_info(record.header.info) {
+            Heap2Op::MultiInsert => HeapMultiInsert::decode(record.main).map(|body| body.flags & 1 != 0),
+            Heap2Op::Prune
+            | Heap2Op::Vacuum
+            | Heap2Op::FreezePage
+            | Heap2Op::LockUpdated
+            | Heap2Op::NewCid
+            | Heap2Op::Rewrite
+            | Heap2Op::Visible => Ok(false),
+        },
+        (_, HeapOp::Insert) => HeapInsert::decode(record.main).map(|body| body.flags & 1 != 0),
+        (_, HeapOp::Delete) => HeapDelete::decode(record.main).map(|body| body.flags & 1 != 0),
+        (_, HeapOp::Lock) => {
+            HeapLock::decode(record.main).map(|body| body.flags & LOCK_ALL_FROZEN_CLEARED != 0)
+        }
+        (_, HeapOp::Update | HeapOp::HotUpdate) => HeapUpdate::decode(record.main).map(|body| {
+            let both = update_flags::OLD_ALL_VISIBLE_CLEARED | update_flags::NEW_ALL_VISIBLE_CLEARED;
+            body.flags & both != 0
+        }),
+        (_, HeapOp::Inplace | HeapOp::Truncate | HeapOp::Confirm) => Ok(false),
+    };
+    let named = |heap: &BlockRef<'_>| {
+        let map = towline_storage::vm::map_page(heap.page.rel, heap.page.block);
+        record.blocks.iter().any(|block| block.page == map)
+    };
+    let heap_pages = || {
+        record
+            .blocks
+            .iter()
+            .filter(|block| block.page.fork == ForkKind::Main)
+    };
+    cleared.is_ok_and(|cleared| !cleared || heap_pages().all(named))
 }
 
 /// Formats the page when the record says that its tuples are the first.

@@ -145,6 +145,8 @@ pub trait VfsFile: Send + Sync + Debug {
     /// the range cannot run out of space and their sync need not change metadata. What the range
     /// held before is overwritten.
     fn allocate_zeroed(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Asks the system to begin reading this range. A hint; it promises nothing.
+    fn advise_needed(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Asks the system to begin writing this range back. A hint; it promises nothing.
     fn advise_written(&self, offset: u64, len: u64) -> io::Result<()>;
 

@@ -213,6 +213,14 @@ impl VfsFile for OsFile {
         Ok(())
     }
 
+    fn advise_needed(&self, offset: u64, len: u64) -> io::Result<()> {
+        let Some(len) = std::num::NonZeroU64::new(len) else {
+            return Ok(());
+        };
+        rustix::fs::fadvise(&self.0, offset, Some(len), rustix::fs::Advice::WillNeed)?;
+        Ok(())
+    }
+
     fn advise_written(&self, offset: u64, len: u64) -> io::Result<()> {
         // Linux begins to write back what is dirty in the range and does not wait; what is being
         // written back stays cached. (sync_file_range would be the narrower call; rustix has it not.)

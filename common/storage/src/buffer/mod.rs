@@ -29,6 +29,7 @@ use crate::smgr::Smgr;
 use frame::{CLEAN, ExclusiveLatch, FrameArray, FrameRef, TAGGED, USAGE_ONE, VALID};
 use room::RoomEstimate;
 use table::PageTable;
+pub(crate) use table::hash as page_hash;
 use towline_base::{BlockNumber, ForkKind, Lsn, LsnWatch, PageId, RelFileNode};
 
 use std::sync::Arc;
@@ -121,6 +122,12 @@ impl BufferPool {
     #[inline]
     pub fn pin(&self, id: PageId) -> StorageResult<PinnedPage> {
         self.pin_for(id, Access::Normal)
+    }
+
+    /// Whether a frame holds the page, or is about to.
+    pub fn holds(&self, id: &PageId) -> bool {
+        let found = self.table.find(&self.frames, table::hash(id), id, false);
+        found.map(|(frame, _)| PinnedPage::adopt(frame)).is_some()
     }
 
     /// As [`BufferPool::pin`], with a word on future use.

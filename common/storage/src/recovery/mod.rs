@@ -1,6 +1,7 @@
 //! Redo: applying the log to pages and files, after a crash and, without end, on a standby.
 //!
-//! One function, [`Replayer::replay_one`], serves both. It does what is the same for every record (waiting for the quorum's room,
+//! One function, [`Replayer::replay_one`], serves both; a recovery without readers may have several threads call it for different pages
+//! (`appliers`). It does what is the same for every record (waiting for the quorum's room,
 //! latching, images, page LSNs, page LSN stamps) and hands the rest to the [`ResourceManagers`] of the layer above; records about
 //! files and checkpoints it applies itself. [`Recovery`] is the loop over a reader, from the control file's checkpoint to the end.
 //!
@@ -9,6 +10,7 @@
 //! Redo may be stopped at any point and begun again: a page is changed only when its LSN is below the record's, and file
 //! operations bear repetition.
 
+mod appliers;
 mod consistency;
 mod context;
 mod invalid;
@@ -16,6 +18,7 @@ mod progress;
 mod replay;
 mod run;
 
+pub use appliers::MAX_APPLIERS;
 pub use context::{RedoAction, RedoContext};
 pub use progress::{ProgressMeter, RecoveryProgress};
 pub use replay::{Replayer, ResourceManagers};

@@ -1,5 +1,6 @@
 //! Applying one record.
 
+use super::appliers::Lane;
 use super::invalid::InvalidPages;
 use super::{RedoContext, RedoError};
 use crate::control::CheckpointInfo;
@@ -11,6 +12,7 @@ use towline_base::{ForkKind, Incarnation, Lsn, TimelineId, TimelineNumber, Xid};
 use towline_wal::Rmgr;
 use towline_wal::format::DecodedRecord;
 use towline_wal::records::smgr::{SmgrCreate, SmgrOp, SmgrTruncate, truncate_flags};
+use towline_wal::records::xact::ParsedXactEnd;
 use towline_wal::records::xlog::{CheckPoint, EndOfRecovery, OverwriteContrecord, XlogOp};
 
 use std::sync::Arc;
@@ -28,6 +30,12 @@ pub trait ResourceManagers: Send + Sync {
     fn needs_cleanup(&self, record: &DecodedRecord<'_>, block: u8) -> bool {
         let _ = (record, block);
         false
+    }
+
+    /// Whether redo changes no page but those that the record names.
+    fn names_all_pages(&self, record: &DecodedRecord<'_>) -> bool {
+        let _ = record;
+        true
     }
 
     /// Applies the record: to the pages that `context` gives out, and to the layer's own state. Called for every record, page images
@@ -105,6 +113,43 @@ impl Replayer {
 
     /// Applies one record. Records must come in order, each once; after [`RedoError::NeedsQuorum`] the same record again.
     pub fn replay_one(&self, record: &DecodedRecord<'_>) -> Result<(), RedoError> {
+        self.apply(record)?;
+        self.note_replayed(record.end);
+        Ok(())
+    }
+
+    /// Everything up to `end` is applied.
+    pub(super) fn note_replayed(&self, end: Lsn) {
+        self.replayed.fetch_max(end.0, Ordering::AcqRel);
+    }
+
+    /// Who applies a record where there are several appliers.
+    pub(super) fn lane(&self, record: &DecodedRecord<'_>) -> Lane {
+        let pages = if record.blocks.is_empty() {
+            Lane::Aside
+        } else if self.managers.names_all_pages(record) {
+            Lane::Pages
+        } else {
+            Lane::Alone
+        };
+        let drops_none =
+            || ParsedXactEnd::decode(record.header.info, record.main).is_ok_and(|end| end.dropped.is_empty());
+        match record.rmgr() {
+            _ if record.overwrote.is_some() => Lane::Alone,
+            Rmgr::Heap | Rmgr::Heap2 | Rmgr::Btree => pages,
+            Rmgr::Xlog => match XlogOp::from_info(record.header.info) {
+                Some(XlogOp::Fpi | XlogOp::FpiForHint) => pages,
+                _ => Lane::Alone,
+            },
+            Rmgr::Transaction if record.blocks.is_empty() && drops_none() => Lane::Aside,
+            Rmgr::Transaction | Rmgr::Storage | Rmgr::Standby | Rmgr::Towline | Rmgr::Foreign(_) => {
+                Lane::Alone
+            }
+        }
+    }
+
+    /// Applies one record; what comes before it may be applied later where that makes no difference.
+    pub(super) fn apply(&self, record: &DecodedRecord<'_>) -> Result<(), RedoError> {
         // Redo obeys the pool's limit too (B4); below the quorum there is always room.
         self.storage.pool().quorum_room(record.end)?;
         check_overwritten(record)?;
@@ -134,7 +179,6 @@ impl Replayer {
         if record.rmgr() == Rmgr::Xlog {
             self.note_checkpoint(record)?;
         }
-        self.replayed.fetch_max(record.end.0, Ordering::AcqRel);
         Ok(())
     }
 

@@ -1,11 +1,14 @@
 //! [`Recovery`]: from the control file's checkpoint to the end of the log.
 
+use super::appliers::{Appliers, Lane};
 use super::{ProgressMeter, RecoveryProgress, RedoError, Replayer};
 use crate::error::StorageError;
 use towline_base::{Clock, Lsn};
+use towline_wal::format::DecodedRecord;
 use towline_wal::records::xlog::{CheckPoint, XlogOp};
 use towline_wal::{EndOfWal, ReadOutcome, Rmgr, WalReader, WalSource};
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +16,8 @@ use std::time::Duration;
 const SPACE_POLL: Duration = Duration::from_millis(500);
 /// Records applied between two looks at the clock.
 const BATCH: usize = 1000;
+/// The same for several appliers, which are done with all of them at each look.
+const PARALLEL_BATCH: usize = 64 * 1024;
 
 /// What a step of recovery came to.
 #[derive(Debug)]
@@ -33,6 +38,7 @@ pub struct Recovery {
     replayer: Arc<Replayer>,
     source: WalSource,
     reader: WalReader,
+    appliers: Option<Appliers>,
     limit: Option<Lsn>,
     start: Lsn,
     records: u64,
@@ -53,6 +59,7 @@ impl Recovery {
             reader: WalReader::new(source.clone(), checkpoint.redo),
             replayer,
             source,
+            appliers: None,
             limit: None,
             start: checkpoint.redo,
             records: 0,
@@ -62,6 +69,13 @@ impl Recovery {
             recovery.set_limit(end);
         }
         Ok(recovery)
+    }
+
+    /// From now on pages are changed by `count` threads beside the one that reads the log, and with `prefetch` the system is asked to read
+    /// pages that will be needed. Nobody may read pages before [`RecoveryStep::Done`].
+    pub fn apply_with(&mut self, count: NonZeroUsize, prefetch: bool) -> Result<(), RedoError> {
+        self.appliers = Some(Appliers::start(Arc::clone(&self.replayer), count, prefetch)?);
+        Ok(())
     }
 
     /// Applies no record that ends behind `limit`. May be raised: after [`RecoveryStep::Done`] the next step goes on.
@@ -87,7 +101,7 @@ impl Recovery {
         self.replayer.storage().note_recovery(Some(progress));
     }
 
-    /// Applies up to `max_records` records.
+    /// Applies up to `max_records` records. With several appliers all of them are applied when it returns, but for what waits.
     pub fn step(&mut self, max_records: usize) -> Result<RecoveryStep, RedoError> {
         let outcome = self.apply(max_records);
         match outcome {
@@ -99,36 +113,71 @@ impl Recovery {
 
     fn apply(&mut self, max_records: usize) -> Result<RecoveryStep, RedoError> {
         for _ in 0..max_records {
-            let (start, applied) = match self
+            let dealt = match self
                 .reader
                 .next()
                 .map_err(|error| RedoError::Log(error.to_string()))?
             {
-                ReadOutcome::Record(record) => (record.start, self.replayer.replay_one(&record)),
-                ReadOutcome::End(end) => return Ok(RecoveryStep::Done(end)),
+                ReadOutcome::Record(record) => {
+                    let applied = match &mut self.appliers {
+                        Some(appliers) => deal(appliers, &self.replayer, &record),
+                        None => self.replayer.replay_one(&record),
+                    };
+                    Ok((record.start, applied))
+                }
+                ReadOutcome::End(end) => Err(end),
             };
-            match applied {
-                Ok(()) => self.records += 1,
-                Err(RedoError::NeedsQuorum(lsn)) => {
-                    self.read_again(start);
-                    return Ok(RecoveryStep::NeedsQuorum(lsn));
-                }
-                Err(RedoError::NoSpace(error)) => {
-                    self.read_again(start);
-                    self.replayer.storage().note_shortage(Some(&error));
-                    return Ok(RecoveryStep::NoSpace(error));
-                }
-                Err(error) => return Err(error),
+            let (start, applied) = match dealt {
+                Ok(dealt) => dealt,
+                Err(end) => return self.settle(RecoveryStep::Done(end)),
+            };
+            if let Err(error) = applied {
+                self.read_again(start);
+                return self.held_up(error);
             }
-            self.replayer.storage().note_shortage(None);
+            self.records += 1;
+            if self.appliers.is_none() {
+                self.replayer.storage().note_shortage(None);
+            }
         }
-        Ok(RecoveryStep::More)
+        self.settle(RecoveryStep::More)
+    }
+
+    /// `step`, when the appliers are done.
+    fn settle(&mut self, step: RecoveryStep) -> Result<RecoveryStep, RedoError> {
+        let Some(appliers) = &mut self.appliers else {
+            return Ok(step);
+        };
+        match appliers.drain() {
+            Ok(()) => {
+                self.replayer.storage().note_shortage(None);
+                self.replayer.note_replayed(self.reader.position());
+                Ok(step)
+            }
+            Err(error) => self.held_up(error),
+        }
+    }
+
+    fn held_up(&self, error: RedoError) -> Result<RecoveryStep, RedoError> {
+        match error {
+            RedoError::NeedsQuorum(lsn) => Ok(RecoveryStep::NeedsQuorum(lsn)),
+            RedoError::NoSpace(error) => {
+                self.replayer.storage().note_shortage(Some(&error));
+                Ok(RecoveryStep::NoSpace(error))
+            }
+            error => Err(error),
+        }
     }
 
     /// Applies everything, waiting for the quorum, and for space on a full disk, on this thread, and returns where the log ends.
     pub fn run(&mut self) -> Result<EndOfWal, RedoError> {
+        let batch = if self.appliers.is_some() {
+            PARALLEL_BATCH
+        } else {
+            BATCH
+        };
         loop {
-            match self.step(BATCH)? {
+            match self.step(batch)? {
                 RecoveryStep::More => {}
                 RecoveryStep::NeedsQuorum(lsn) => {
                     self.replayer.storage().quorum().wait_for(lsn).block(None);
@@ -166,6 +215,18 @@ impl Recovery {
         self.reader = WalReader::new(self.source.clone(), start);
         if let Some(limit) = self.limit {
             self.reader.set_limit(limit);
+        }
+    }
+}
+
+/// Has a record applied, now or with others.
+fn deal(appliers: &mut Appliers, replayer: &Replayer, record: &DecodedRecord<'_>) -> Result<(), RedoError> {
+    match replayer.lane(record) {
+        Lane::Pages => appliers.push(record),
+        Lane::Aside => replayer.apply(record),
+        Lane::Alone => {
+            appliers.drain()?;
+            replayer.replay_one(record)
         }
     }
 }

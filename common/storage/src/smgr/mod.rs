@@ -266,6 +266,13 @@ impl Smgr {
         }
     }
 
+    /// Asks the system to read a page (a hint), so that [`Smgr::read`] finds it there.
+    pub fn advise_needed(&self, id: &PageId) {
+        if let Ok(file) = self.open(&FileKey::of(id), OpenMode::ReadWrite) {
+            let _ = file.advise_needed(file_offset(id), PAGE_SIZE as u64);
+        }
+    }
+
     /// The fork counts as `blocks` long from now on, its files being cut later: a page behind that cannot be read any more. Before the
     /// pages behind are dropped from the pool, so that no reader brings one back in between.
     pub fn shrink(&self, rel: RelFileNode, fork: ForkKind, blocks: BlockNumber) -> StorageResult<()> {

@@ -4,7 +4,9 @@
 //! The short form takes a sample of k; `TOWLINE_ERROR_SWEEP=all` takes each.
 
 use super::*;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use towline_base::{Lsn, LsnWatch};
 use towline_storage::{ControlFile, Recovery, RecoveryStep, Replayer, Storage, StorageError};
 
 const EIO: i32 = 5;
@@ -118,46 +120,114 @@ fn a_full_disk_fails_the_extension_and_nothing_else() {
     node.checkpoint().unwrap();
 }
 
-#[test]
-fn redo_that_meets_a_full_disk_waits_and_goes_on() {
+/// A disk with the log of these events, its history, where redo begins and where the log ends.
+fn written(events: impl Iterator<Item = Event>) -> (CrashVfs, History, Lsn, Lsn) {
     let vfs = CrashVfs::new();
     init(&vfs).unwrap();
     let node = Node::start(&vfs, Sabotage::None).unwrap();
     let mut history = History::new();
-    for event in [
-        Event::Create(20_000),
-        Event::Init(20_000, 0),
-        Event::Init(20_000, 1),
-        Event::Put(20_000, 1, 3, 99),
-    ] {
+    for event in events {
         history.push((node.apply(&event).unwrap(), event));
     }
     let end = node.flush().unwrap();
     drop(node);
     let disk = vfs.after_crash(Unsynced::Lost, 1);
+    let control = ControlFile::open(disk.shared(), world::ROOT.as_ref()).unwrap();
+    let redo = control.get().checkpoint.redo;
+    (disk, history, redo, end)
+}
+
+/// A recovery that has not begun, with so many appliers.
+fn recovery(disk: &CrashVfs, end: Lsn, quorum: LsnWatch, appliers: usize) -> (Arc<Storage>, Recovery) {
     let shared = disk.shared();
     let control = ControlFile::open(Arc::clone(&shared), world::ROOT.as_ref()).unwrap();
     let redo = control.get().checkpoint.redo;
-    let (_quorum, watch) = towline_base::LsnWatch::new(end);
-    let storage = Storage::open(Arc::clone(&shared), &world::storage_config(), control, watch).unwrap();
-    let replayer = Arc::new(Replayer::new(
-        Arc::clone(&storage),
-        Arc::new(world::Managers),
-        redo,
-    ));
+    let storage = Storage::open(Arc::clone(&shared), &world::storage_config(), control, quorum).unwrap();
+    let managers = Arc::new(world::Managers);
+    let replayer = Arc::new(Replayer::new(Arc::clone(&storage), managers, redo));
     let mut recovery = Recovery::begin(replayer, world::source(&shared), Some(end)).unwrap();
-    disk.set_capacity(Some(0));
-    for _ in 0..2 {
-        assert!(matches!(
-            recovery.step(100).unwrap(),
-            RecoveryStep::NoSpace(StorageError::Io { .. })
-        ));
-        assert!(storage.is_short_of_space());
+    if let Some(appliers) = NonZeroUsize::new(appliers) {
+        recovery.apply_with(appliers, true).unwrap();
     }
-    disk.set_capacity(None);
-    while !matches!(recovery.step(100).unwrap(), RecoveryStep::Done(_)) {}
-    assert!(!storage.is_short_of_space() && storage.stop_reason().is_none());
-    world::verify(&storage, &history, end, || Ok(())).unwrap();
+    (storage, recovery)
+}
+
+#[test]
+fn redo_that_meets_a_full_disk_waits_and_goes_on() {
+    for appliers in [0, 1, 3] {
+        let (disk, history, _, end) = written(
+            [
+                Event::Create(20_000),
+                Event::Init(20_000, 0),
+                Event::Init(20_000, 1),
+                Event::Put(20_000, 1, 3, 99),
+            ]
+            .into_iter(),
+        );
+        let (_quorum, watch) = LsnWatch::new(end);
+        let (storage, mut recovery) = recovery(&disk, end, watch, appliers);
+        disk.set_capacity(Some(0));
+        for _ in 0..2 {
+            assert!(matches!(
+                recovery.step(100).unwrap(),
+                RecoveryStep::NoSpace(StorageError::Io { .. })
+            ));
+            assert!(storage.is_short_of_space());
+        }
+        disk.set_capacity(None);
+        while !matches!(recovery.step(100).unwrap(), RecoveryStep::Done(_)) {}
+        assert!(!storage.is_short_of_space() && storage.stop_reason().is_none());
+        assert_eq!(recovery.replayer().replayed(), end);
+        world::verify(&storage, &history, end, || Ok(())).unwrap();
+    }
+}
+
+#[test]
+fn redo_whose_pages_are_above_the_quorum_waits_for_it_and_goes_on() {
+    for appliers in [0, 1, 3] {
+        let blocks = 4 * world::storage_config().frames as u32;
+        let events = std::iter::once(Event::Create(20_000)).chain(
+            (0..blocks).flat_map(|block| [Event::Init(20_000, block), Event::Put(20_000, block, 3, 7)]),
+        );
+        let (disk, history, redo, end) = written(events);
+        let (mut quorum, watch) = LsnWatch::new(redo);
+        let (storage, mut recovery) = recovery(&disk, end, watch, appliers);
+        let mut waits = 0;
+        loop {
+            match recovery.step(100).unwrap() {
+                RecoveryStep::Done(_) => break,
+                RecoveryStep::More => {}
+                RecoveryStep::NeedsQuorum(lsn) => {
+                    // Nothing has changed: it still waits.
+                    assert!(matches!(
+                        recovery.step(100).unwrap(),
+                        RecoveryStep::NeedsQuorum(_)
+                    ));
+                    assert!(lsn <= end, "{lsn}");
+                    // An applier may say what it waited for before the last advance.
+                    quorum.advance(lsn.max(quorum.get()));
+                    waits += 1;
+                }
+                RecoveryStep::NoSpace(error) => panic!("{error}"),
+            }
+        }
+        assert!(waits > 0);
+        quorum.advance(end);
+        assert_eq!(recovery.replayer().replayed(), end);
+        world::verify(&storage, &history, end, || Ok(())).unwrap();
+    }
+}
+
+/// A node that is told to stop does not wait for what its recovery waits for.
+#[test]
+fn a_recovery_that_waits_may_be_dropped() {
+    let blocks = 4 * world::storage_config().frames as u32;
+    let events =
+        std::iter::once(Event::Create(20_000)).chain((0..blocks).map(|block| Event::Init(20_000, block)));
+    let (disk, _, redo, end) = written(events);
+    let (_quorum, watch) = LsnWatch::new(redo);
+    let (_storage, mut recovery) = recovery(&disk, end, watch, 3);
+    while !matches!(recovery.step(100).unwrap(), RecoveryStep::NeedsQuorum(_)) {}
 }
 
 /// Redo extended a file to a block that no relation can have, without end.

@@ -97,9 +97,18 @@ pub(super) struct Node {
 impl Node {
     /// Starts on a disk, as after a crash.
     pub(super) fn start(vfs: &CrashVfs) -> Result<Node, Failure> {
+        Node::start_with(vfs, 0)
+    }
+
+    /// The same, with so many appliers in its recovery.
+    pub(super) fn start_with(vfs: &CrashVfs, appliers: usize) -> Result<Node, Failure> {
+        let config = EngineConfig {
+            recovery_appliers: appliers,
+            ..config()
+        };
         let clock = Arc::new(ManualClock::new(0));
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let mut opened = Engine::open_primary(vfs.shared(), Arc::clone(&shared), config(), QuorumMode::Alone)
+        let mut opened = Engine::open_primary(vfs.shared(), Arc::clone(&shared), config, QuorumMode::Alone)
             .map_err(text)?;
         opened.wal.flush_here(opened.first_record_end);
         opened.recover().map_err(text)?;

@@ -142,7 +142,8 @@ impl Sweep {
 
 /// Recovers from a disk and checks everything.
 fn judge(disk: &CrashVfs, promise: &Promise, number: u64) -> Result<(), Failure> {
-    let node = Node::start(disk)?;
+    // Without appliers, with one, with several.
+    let node = Node::start_with(disk, (number % 5) as usize)?;
     let found = node.contents()?;
     if !promise.allows(&found) {
         return Err(format!(
@@ -207,23 +208,30 @@ pub(super) fn suite(
 }
 
 /// The recovery of a disk as the workload: a crash at each of its boundaries, and in the checkpoint behind it.
-pub(super) fn sweep_recovery(sweep: &Sweep, disk: &CrashVfs, promise: Promise) -> Result<(), Failure> {
+pub(super) fn sweep_recovery(
+    sweep: &Sweep,
+    disk: &CrashVfs,
+    promise: Promise,
+    appliers: usize,
+) -> Result<(), Failure> {
     let shown = Arc::new(Mutex::new(promise.clone()));
     sweep.observe(disk, &shown);
-    let worked = Node::start(disk).map_err(text).and_then(|mut node| {
-        let found = node.contents()?;
-        if !promise.allows(&found) {
-            return Err(format!("found {found:?}, promised {promise:?}"));
-        }
-        sweep.judge_seen()?;
-        // Somebody may have seen it now.
-        *shown.lock() = Promise {
-            sure: Arc::new(found),
-            maybe: Vec::new(),
-        };
-        node.checkpoint()?;
-        sweep.judge_seen()
-    });
+    let worked = Node::start_with(disk, appliers)
+        .map_err(text)
+        .and_then(|mut node| {
+            let found = node.contents()?;
+            if !promise.allows(&found) {
+                return Err(format!("found {found:?}, promised {promise:?}"));
+            }
+            sweep.judge_seen()?;
+            // Somebody may have seen it now.
+            *shown.lock() = Promise {
+                sure: Arc::new(found),
+                maybe: Vec::new(),
+            };
+            node.checkpoint()?;
+            sweep.judge_seen()
+        });
     disk.observe_no_more();
     match (sweep.failure(), worked) {
         (Some(failure), _) => Err(failure),

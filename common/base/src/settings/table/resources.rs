@@ -36,9 +36,6 @@ super::settings_table! {
     maintenance_io_concurrency: i64 = "10", Int { min: 0, max: 1000 }, Plain, User,
         "Resource Usage / Memory",
         "The same for maintenance work.";
-    recovery_prefetch_distance: i64 = "256", Int { min: 0, max: 65536 }, Plain, Sighup,
-        "Resource Usage / Memory",
-        "Blocks that recovery reads ahead.";
     max_worker_processes: i64 = "8", Int { min: 0, max: 262143 }, Plain, Postmaster,
         "Resource Usage / Memory",
         "Most background workers; kept for clients that ask.";

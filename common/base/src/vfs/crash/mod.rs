@@ -351,6 +351,10 @@ impl VfsFile for CrashFile {
         self.world.lock().write(self.inode, &zeros, offset, self.dsync)
     }
 
+    fn advise_needed(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn advise_written(&self, _offset: u64, _len: u64) -> io::Result<()> {
         Ok(())
     }
