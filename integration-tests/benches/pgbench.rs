@@ -11,6 +11,7 @@ use std::process::Command;
 use towline_integration_tests::client::Sql;
 use towline_integration_tests::node::Cluster;
 use towline_integration_tests::peer::Postgres;
+use towline_integration_tests::process::cpu_seconds;
 use towline_integration_tests::tools::{missing, need};
 
 const SETTINGS: &[&str] = &[
@@ -139,33 +140,6 @@ fn run_pgbench(port: u16, arguments: &[String]) -> String {
         "pgbench {arguments:?} on port {port}: {stderr}"
     );
     String::from_utf8_lossy(&out.stdout).into_owned()
-}
-
-/// CPU seconds of a process, of its children, and of those that it has waited for.
-fn cpu_seconds(pid: u32) -> f64 {
-    let ticks = |pid: u32| -> Option<(u32, f64)> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let parent = fields.get(1)?.parse().ok()?;
-        // utime, stime, cutime, cstime are the fields 14 to 17 of the line, in ticks of 10 ms.
-        let sum = fields
-            .get(11..15)?
-            .iter()
-            .filter_map(|f| f.parse::<f64>().ok())
-            .sum::<f64>();
-        Some((parent, sum / 100.0))
-    };
-    let mut total = ticks(pid).map_or(0.0, |(_, seconds)| seconds);
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(child) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
-            continue;
-        };
-        match ticks(child) {
-            Some((parent, seconds)) if parent == pid => total += seconds,
-            _ => {}
-        }
-    }
-    total
 }
 
 fn syncs(port: u16) -> f64 {

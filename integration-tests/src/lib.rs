@@ -6,6 +6,7 @@ pub mod client;
 pub mod node;
 pub mod peer;
 pub mod ports;
+pub mod process;
 pub mod raw;
 pub mod tools;
 pub mod wait;

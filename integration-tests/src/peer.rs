@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::client::Sql;
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::node::PATIENCE;
 use crate::ports::free_port;
+use crate::process::children;
 use crate::tools::need;
 use crate::wait::wait_until;
 
@@ -84,12 +87,20 @@ impl Postgres {
 
     /// Starts a stopped server.
     pub fn start_again(&self) {
+        self.start_without_waiting();
+        wait_until("PostgreSQL to answer", PATIENCE, || {
+            Sql::connect(self.port).is_ok()
+        });
+    }
+
+    /// Starts a stopped server, which may not answer yet.
+    pub fn start_without_waiting(&self) {
         let mut start = as_postgres(&need("pg_ctl"));
         start
             .arg("-D")
             .arg(&self.data)
-            .args(["-w", "-t", CTL_PATIENCE, "-l"])
-            .arg(self.base.path().join("log"))
+            .args(["-W", "-l"])
+            .arg(self.log())
             .arg("-o")
             .arg(format!(
                 "-p {} -c unix_socket_directories= -c listen_addresses=127.0.0.1{}",
@@ -101,9 +112,6 @@ impl Postgres {
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
         assert!(start.status().unwrap().success(), "PostgreSQL did not start");
-        wait_until("PostgreSQL to answer", PATIENCE, || {
-            Sql::connect(self.port).is_ok()
-        });
     }
 
     /// Stops the server in its orderly way.
@@ -141,6 +149,24 @@ impl Postgres {
         run(copy);
         server.start_again();
         server
+    }
+
+    /// Kills the server and all its processes.
+    pub fn kill(&self) {
+        let postmaster = self.pid();
+        let processes = || std::iter::once(postmaster).chain(children(postmaster));
+        for pid in processes().collect::<Vec<_>>() {
+            if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let gone = || !Path::new(&format!("/proc/{postmaster}")).exists();
+        wait_until("PostgreSQL to be gone", PATIENCE, gone);
+    }
+
+    /// Where its messages go.
+    pub fn log(&self) -> PathBuf {
+        self.base.path().join("log")
     }
 
     /// The process id of the postmaster.

@@ -529,7 +529,8 @@ impl OpenedPrimary {
         redo.run().map_err(redo_error)?;
         redo.replayer().check_missing_pages().map_err(redo_error)?;
         let progress = redo.progress();
-        tracing::info!(records = progress.records, from = %progress.start, "redo done: {progress}");
+        let seconds = progress.elapsed.as_secs_f64();
+        tracing::info!(records = progress.records, from = %progress.start, "redo done: {seconds:.2} s, {progress}");
         if rules::is_off(Rule::RecordBeforeRedo) {
             let left = self.history.ancestors().last();
             let previous = left.map_or(TimelineNumber::FIRST, |entry| entry.timeline.number);

@@ -336,7 +336,7 @@ impl Appliers {
             let replayer = Arc::clone(&appliers.replayer);
             let thread = std::thread::Builder::new()
                 .name(format!("applier-{number}"))
-                .spawn(move || run(number, &batches, &*replayer))
+                .spawn(move || run(number, &batches, &replayer))
                 .map_err(|error| RedoError::Log(format!("an applier could not be started: {error}")))?;
             appliers.work.push(work);
             appliers.threads.push(thread);
