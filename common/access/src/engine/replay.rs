@@ -330,9 +330,9 @@ impl ResourceManagers for Managers {
             .map_err(|error| RedoError::record(record.start, error.to_string()))
     }
 
-    fn names_all_pages(&self, record: &DecodedRecord<'_>) -> bool {
+    fn may_run_beside_others(&self, record: &DecodedRecord<'_>) -> bool {
         match record.rmgr() {
-            Rmgr::Heap | Rmgr::Heap2 => crate::heap::redo::names_all_pages(record),
+            Rmgr::Heap | Rmgr::Heap2 => crate::heap::redo::may_run_beside_others(record),
             _ => true,
         }
     }

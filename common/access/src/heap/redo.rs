@@ -68,9 +68,9 @@ pub(crate) fn heap2(record: &DecodedRecord<'_>, cx: &mut RedoContext<'_>) -> Res
     }
 }
 
-/// Whether redo changes no page but those that the record names: a record of PostgreSQL's form does not name the visibility map's page
-/// whose bits it clears. A record that cannot be read is for redo to complain about.
-pub(crate) fn names_all_pages(record: &DecodedRecord<'_>) -> bool {
+/// Whether redo changes no page but those that the record names, and of the visibility map only clears bits. A record of PostgreSQL's form
+/// does not name the map's page whose bits it clears; vacuum's record sets them. One that cannot be read is for redo to complain about.
+pub(crate) fn may_run_beside_others(record: &DecodedRecord<'_>) -> bool {
     let cleared = match (record.rmgr(), HeapOp::from_info(record.header.info)) {
         (Rmgr::Heap2, _) => match Heap2Op::from_info(record.header.info) {
             Heap2Op::MultiInsert => HeapMultiInsert::decode(record.main).map(|body| body.flags & 1 != 0),
@@ -79,8 +79,8 @@ pub(crate) fn names_all_pages(record: &DecodedRecord<'_>) -> bool {
             | Heap2Op::FreezePage
             | Heap2Op::LockUpdated
             | Heap2Op::NewCid
-            | Heap2Op::Rewrite
-            | Heap2Op::Visible => Ok(false),
+            | Heap2Op::Rewrite => Ok(false),
+            Heap2Op::Visible => return false,
         },
         (_, HeapOp::Insert) => HeapInsert::decode(record.main).map(|body| body.flags & 1 != 0),
         (_, HeapOp::Delete) => HeapDelete::decode(record.main).map(|body| body.flags & 1 != 0),

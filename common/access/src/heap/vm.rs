@@ -101,7 +101,8 @@ pub(crate) fn redo_cleared(
     let (page, heap) = (vm::map_page(block.page.rel, block.page.block), block.page.block);
     let named = record.blocks.iter().find(|block| block.page == page);
     let map = match named {
-        Some(block) => cx.page_mut(block.id),
+        // Not kept from it by a later change of other bits: several appliers come in no order here.
+        Some(block) => cx.page_to_repeat(block.id),
         // A record of PostgreSQL's form does not name the map's page.
         None => cx
             .other_page(page, false)

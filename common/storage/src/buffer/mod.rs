@@ -29,7 +29,6 @@ use crate::smgr::Smgr;
 use frame::{CLEAN, ExclusiveLatch, FrameArray, FrameRef, TAGGED, USAGE_ONE, VALID};
 use room::RoomEstimate;
 use table::PageTable;
-pub(crate) use table::hash as page_hash;
 use towline_base::{BlockNumber, ForkKind, Lsn, LsnWatch, PageId, RelFileNode};
 
 use std::sync::Arc;

@@ -28,7 +28,7 @@ pub(super) struct PartitionLock<'a> {
 
 /// Spreads page ids over buckets: blocks of a relation are neighbours, so every bit must count.
 #[inline]
-pub(crate) fn hash(id: &PageId) -> u64 {
+pub(super) fn hash(id: &PageId) -> u64 {
     let block = u64::from(id.rel.rel) << 32 | u64::from(id.block);
     let space = (u64::from(id.rel.db) << 32 | u64::from(id.rel.spc)) ^ (u64::from(id.fork as u8) << 61);
     let mixed =

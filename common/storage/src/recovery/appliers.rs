@@ -1,9 +1,12 @@
 //! [`Appliers`]: redo of page changes by several threads, for a recovery that nobody reads meanwhile.
 //!
-//! One thread, the caller's, reads and checks the log and deals the records out by the pages that they change: a page's records all go to the
-//! applier that its number hashes to, in the order of the log. A record whose pages belong to several appliers is applied by the first of
-//! them when the others have applied what comes before it, and they go on when it is applied: its pages change together, and each page's changes
-//! keep their order. Whatever waits, waits for something earlier in the log, so no wait is in a circle.
+//! One thread, the caller's, reads and checks the log and notes for each record which ones before it change the same pages. A record
+//! may be applied by any thread as soon as those are applied: so its pages change together, each page's changes keep their order, and a page that
+//! many records change holds up only these. Whatever waits, waits for something earlier in the log, so no wait is in a circle.
+//!
+//! Pages of the visibility map make no order, or every first change of a page would wait for the one before: bits are only cleared here, and
+//! whatever sets them or brings a whole page of the map is applied alone. (The latches that a record holds at a time, those of its own pages and
+//! behind them the map's in their order, cannot close a circle either.)
 //!
 //! Records are dealt out in batches of bounded size. While one batch is applied the next one is filled, and for the pages that it needs and the
 //! pool lacks the system is asked to read them (`recovery_prefetch`). Records that are not about named pages do not come here: see [`Lane`].
@@ -13,12 +16,10 @@
 
 use super::RedoError;
 use super::replay::Replayer;
-use crate::buffer::page_hash;
-use crossbeam_utils::CachePadded;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
-use towline_base::{Lsn, PageId};
+use towline_base::{ForkKind, Lsn, PageId};
 use towline_wal::format::{DecodedRecord, decode_record};
 
 use std::collections::VecDeque;
@@ -56,16 +57,6 @@ struct Dealt {
     to: usize,
 }
 
-/// What an applier does next.
-enum Task {
-    /// Applies the record of this number.
-    Apply(u32),
-    /// The same, when these appliers have done so many of their tasks.
-    ApplyAfter(u32, SmallVec<[(u8, u32); 3]>),
-    /// Goes on when this applier has done so many of its tasks.
-    Await(u8, u32),
-}
-
 #[derive(Default)]
 struct Stall {
     /// Appliers that wait for the quorum or for space; why the first one does.
@@ -81,13 +72,26 @@ struct Outcome {
     stall: Stall,
 }
 
-/// Records, and who applies which.
+/// Records, and which wait for which.
+#[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
     records: Vec<Dealt>,
-    tasks: Vec<Vec<Task>>,
-    /// How many of its tasks each applier has done.
-    done: Vec<CachePadded<AtomicU32>>,
+    /// How many records each one waits for.
+    before: Vec<AtomicU32>,
+    /// Which ones wait for it.
+    behind: Vec<SmallVec<[u32; 4]>>,
+    /// The last record of each page. Only while the batch is filled.
+    last: HashMap<PageId, u32>,
+    /// Those that wait for nothing, in the order of the log, and how many of them were taken.
+    free: Vec<u32>,
+    taken: AtomicUsize,
+    /// Those that wait no longer, and that nobody has taken over at once.
+    freed: Mutex<Vec<u32>>,
+    /// Their number, to be looked at without the lock.
+    waiting: AtomicUsize,
+    /// Records that are not applied yet.
+    left: AtomicUsize,
     /// Sleepers on `changed`.
     sleepers: AtomicUsize,
     /// Nothing more is to be applied.
@@ -97,21 +101,6 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(appliers: usize) -> Batch {
-        Batch {
-            bytes: Vec::new(),
-            records: Vec::new(),
-            tasks: (0..appliers).map(|_| Vec::new()).collect(),
-            done: (0..appliers)
-                .map(|_| CachePadded::new(AtomicU32::new(0)))
-                .collect(),
-            sleepers: AtomicUsize::new(0),
-            ended: AtomicBool::new(false),
-            outcome: Mutex::default(),
-            changed: Condvar::new(),
-        }
-    }
-
     fn clear(&mut self) {
         // A large record's memory is not kept.
         if self.bytes.capacity() > 2 * BATCH_BYTES {
@@ -119,10 +108,14 @@ impl Batch {
         }
         self.bytes.clear();
         self.records.clear();
-        self.tasks.iter_mut().for_each(Vec::clear);
-        for done in &mut self.done {
-            *done.get_mut() = 0;
-        }
+        self.before.clear();
+        self.behind.clear();
+        self.last.clear();
+        self.free.clear();
+        *self.taken.get_mut() = 0;
+        self.freed.get_mut().clear();
+        *self.waiting.get_mut() = 0;
+        *self.left.get_mut() = 0;
         *self.outcome.get_mut() = Outcome::default();
     }
 
@@ -130,101 +123,132 @@ impl Batch {
         self.records.len() >= BATCH_RECORDS || self.bytes.len() >= BATCH_BYTES
     }
 
-    /// Takes a record over, for the appliers of its pages.
+    /// Takes a record over.
     fn deal(&mut self, record: &DecodedRecord<'_>) {
         let from = self.bytes.len();
         self.bytes.extend_from_slice(record.bytes);
-        let number = self.records.len() as u32;
         self.records.push(Dealt {
             start: record.start,
             end: record.end,
             from,
             to: self.bytes.len(),
         });
-        self.assign(number, record.blocks.iter().map(|block| &block.page));
+        let pages = record.blocks.iter().map(|block| block.page);
+        self.order(pages.filter(|page| page.fork != ForkKind::Vm));
     }
 
-    /// Makes a record that changes these pages a task of their appliers.
-    fn assign<'p>(&mut self, number: u32, pages: impl Iterator<Item = &'p PageId>) {
-        let mut owners = SmallVec::<[u8; 4]>::new();
+    /// Puts the next record behind those that change the same pages.
+    fn order(&mut self, pages: impl Iterator<Item = PageId>) {
+        let number = self.before.len() as u32;
+        let mut waits_for = SmallVec::<[u32; 4]>::new();
         for page in pages {
-            let owner = owner_of(page, self.tasks.len());
-            if !owners.contains(&owner) {
-                owners.push(owner);
-            }
-        }
-        match owners.split_first() {
-            None => {}
-            Some((owner, [])) => self.tasks[usize::from(*owner)].push(Task::Apply(number)),
-            Some((owner, others)) => {
-                let tasks = |of: &u8| (*of, self.tasks[usize::from(*of)].len() as u32);
-                let before = others.iter().map(tasks).collect();
-                let behind = tasks(owner).1 + 1;
-                self.tasks[usize::from(*owner)].push(Task::ApplyAfter(number, before));
-                for other in others {
-                    self.tasks[usize::from(*other)].push(Task::Await(*owner, behind));
+            match self.last.insert(page, number) {
+                // A record that names a page twice is for redo to complain about.
+                Some(earlier) if earlier != number && !waits_for.contains(&earlier) => {
+                    waits_for.push(earlier)
                 }
+                _ => {}
             }
         }
+        for earlier in &waits_for {
+            self.behind[*earlier as usize].push(number);
+        }
+        if waits_for.is_empty() {
+            self.free.push(number);
+        }
+        self.before.push(AtomicU32::new(waits_for.len() as u32));
+        self.behind.push(SmallVec::new());
+        *self.left.get_mut() += 1;
     }
 
     fn end(&self) -> Option<Lsn> {
         self.records.last().map(|record| record.end)
     }
 
-    /// Waits until `condition` holds; false when the batch has ended.
-    fn sleep_until(&self, condition: impl Fn() -> bool) -> bool {
+    /// A record that may be applied, if there is one now.
+    fn take(&self) -> Option<u32> {
+        // Others may wait for these.
+        if self.waiting.load(Ordering::SeqCst) > 0
+            && let Some(number) = self.freed.lock().pop()
+        {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            return Some(number);
+        }
+        if self.taken.load(Ordering::Relaxed) < self.free.len() {
+            let next = self.taken.fetch_add(1, Ordering::Relaxed);
+            return self.free.get(next).copied();
+        }
+        None
+    }
+
+    /// Waits for a record that may be applied; `None` when all are, or the batch has ended.
+    fn next(&self) -> Option<u32> {
+        let is_over = || self.left.load(Ordering::SeqCst) == 0 || self.ended.load(Ordering::SeqCst);
         for _ in 0..SPINS {
-            if condition() {
-                return true;
+            if is_over() {
+                return None;
+            }
+            if let Some(number) = self.take() {
+                return Some(number);
             }
             std::hint::spin_loop();
         }
         let mut outcome = self.outcome.lock();
-        // Before the look below: who does a task looks for sleepers behind it.
+        // Before the looks below: who frees a record looks for sleepers behind that.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        while !condition() && !self.ended.load(Ordering::SeqCst) {
+        let found = loop {
+            if is_over() {
+                break None;
+            }
+            if let Some(number) = self.take() {
+                break Some(number);
+            }
             self.changed.wait(&mut outcome);
-        }
+        };
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
-        condition()
+        found
     }
 
-    /// A task of `applier` is done.
-    fn advance(&self, applier: usize) {
-        self.done[applier].fetch_add(1, Ordering::SeqCst);
+    fn wake(&self) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             let _outcome = self.outcome.lock();
             self.changed.notify_all();
         }
     }
 
-    fn has_done(&self, applier: u8, tasks: u32) -> bool {
-        self.done[usize::from(applier)].load(Ordering::SeqCst) >= tasks
+    /// A record is applied: those behind it may be free. Returns one of them for the same thread, which has the page at hand.
+    fn advance(&self, number: u32) -> Option<u32> {
+        let mut own = None;
+        for behind in &self.behind[number as usize] {
+            if self.before[*behind as usize].fetch_sub(1, Ordering::AcqRel) != 1 {
+                continue;
+            }
+            if own.is_none() {
+                own = Some(*behind);
+                continue;
+            }
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            self.freed.lock().push(*behind);
+            self.wake();
+        }
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.wake();
+        }
+        own
     }
 
-    /// One applier's part. False when the batch has ended before.
-    fn apply(&self, applier: usize, replayer: &Replayer) -> bool {
-        for task in &self.tasks[applier] {
-            if self.ended.load(Ordering::Relaxed) {
-                return false;
+    /// An applier's part.
+    fn apply(&self, replayer: &Replayer) {
+        let mut next = self.next();
+        while let Some(number) = next {
+            if !self.apply_record(number, replayer) {
+                return;
             }
-            let ready = match task {
-                Task::Apply(number) => self.apply_record(*number, replayer),
-                Task::ApplyAfter(number, before) => {
-                    before
-                        .iter()
-                        .all(|(other, tasks)| self.sleep_until(|| self.has_done(*other, *tasks)))
-                        && self.apply_record(*number, replayer)
-                }
-                Task::Await(other, tasks) => self.sleep_until(|| self.has_done(*other, *tasks)),
+            next = match self.advance(number) {
+                Some(behind) if !self.ended.load(Ordering::Relaxed) => Some(behind),
+                _ => self.next(),
             };
-            if !ready {
-                return false;
-            }
-            self.advance(applier);
         }
-        true
     }
 
     /// False when it cannot be applied, or the batch has ended.
@@ -276,12 +300,6 @@ impl Batch {
     }
 }
 
-/// The applier of a page.
-fn owner_of(page: &PageId, appliers: usize) -> u8 {
-    // The number of appliers fits.
-    (page_hash(page) % appliers as u64) as u8
-}
-
 /// Says that an applier is through with a batch, also when it panics.
 struct Finish<'a> {
     batch: &'a Batch,
@@ -326,7 +344,7 @@ impl Appliers {
             prefetch,
             work: Vec::new(),
             threads: Vec::new(),
-            filling: Arc::new(Batch::new(count)),
+            filling: Arc::default(),
             applied: None,
             spare: VecDeque::new(),
             asked: HashSet::new(),
@@ -336,7 +354,7 @@ impl Appliers {
             let replayer = Arc::clone(&appliers.replayer);
             let thread = std::thread::Builder::new()
                 .name(format!("applier-{number}"))
-                .spawn(move || run(number, &batches, &replayer))
+                .spawn(move || run(&batches, &replayer))
                 .map_err(|error| RedoError::Log(format!("an applier could not be started: {error}")))?;
             appliers.work.push(work);
             appliers.threads.push(thread);
@@ -378,7 +396,7 @@ impl Appliers {
             batch.clear();
             return used;
         }
-        Arc::new(Batch::new(self.work.len()))
+        Arc::default()
     }
 
     /// Has the filled batch applied, when the one before is.
@@ -457,10 +475,10 @@ impl std::fmt::Debug for Appliers {
 }
 
 /// An applier's thread.
-fn run(applier: usize, batches: &Receiver<Arc<Batch>>, replayer: &Replayer) {
+fn run(batches: &Receiver<Arc<Batch>>, replayer: &Replayer) {
     while let Ok(batch) = batches.recv() {
         let _finish = Finish { batch: &batch };
-        batch.apply(applier, replayer);
+        batch.apply(replayer);
     }
 }
 
@@ -490,60 +508,41 @@ mod tests {
         }
     }
 
-    /// Whichever applier goes on first: every record is applied once, each page sees its records in their order, nobody waits for ever.
+    /// Whoever goes on first: every record is applied once, each page sees its records in their order, nobody waits for ever.
     #[test]
     fn each_page_sees_its_records_in_the_order_of_the_log_under_any_schedule() {
         for seed in 1..400u64 {
             let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            let appliers = 1 + random.below(5);
             let pages = 1 + random.below(12);
-            let mut batch = Batch::new(appliers);
+            let mut batch = Batch::default();
             let records: Vec<Vec<u32>> = (0..60)
-                .map(|_| {
-                    let mut named: Vec<u32> = (0..1 + random.below(4))
-                        .map(|_| random.below(pages) as u32)
-                        .collect();
-                    named.sort_unstable();
-                    named.dedup();
-                    named
-                })
+                .map(|_| (0..random.below(4)).map(|_| random.below(pages) as u32).collect())
                 .collect();
-            for (number, named) in records.iter().enumerate() {
-                let named: Vec<PageId> = named.iter().map(|block| page(*block)).collect();
-                batch.assign(number as u32, named.iter());
+            for named in &records {
+                batch.order(named.iter().map(|block| page(*block)));
             }
-            let mut done = vec![0usize; appliers];
             let mut last = vec![None; pages];
+            let mut able = Vec::new();
             let mut applied = 0;
-            while done
-                .iter()
-                .zip(&batch.tasks)
-                .any(|(done, tasks)| *done < tasks.len())
-            {
-                let able: Vec<usize> = (0..appliers)
-                    .filter(|applier| match batch.tasks[*applier].get(done[*applier]) {
-                        None => false,
-                        Some(Task::Apply(_)) => true,
-                        Some(Task::ApplyAfter(_, before)) => before
-                            .iter()
-                            .all(|(other, tasks)| done[usize::from(*other)] >= *tasks as usize),
-                        Some(Task::Await(other, tasks)) => done[usize::from(*other)] >= *tasks as usize,
-                    })
-                    .collect();
-                assert!(!able.is_empty(), "seed {seed}: everybody waits");
-                let applier = able[random.below(able.len())];
-                if let Task::Apply(number) | Task::ApplyAfter(number, _) =
-                    &batch.tasks[applier][done[applier]]
-                {
-                    applied += 1;
-                    for block in &records[*number as usize] {
-                        let before = last[*block as usize].replace(*number);
-                        assert!(before < Some(*number), "seed {seed}: page {block}");
-                    }
+            loop {
+                able.extend(std::iter::from_fn(|| batch.take()));
+                if able.is_empty() {
+                    break;
                 }
-                done[applier] += 1;
+                let number = able.swap_remove(random.below(able.len()));
+                applied += 1;
+                let mut named = records[number as usize].clone();
+                named.sort_unstable();
+                named.dedup();
+                for block in named {
+                    let before = last[block as usize].replace(number);
+                    assert!(before < Some(number), "seed {seed}: page {block}");
+                }
+                able.extend(batch.advance(number));
             }
             assert_eq!(applied, records.len(), "seed {seed}");
+            assert_eq!(batch.left.load(Ordering::SeqCst), 0);
+            assert_eq!(batch.next(), None);
         }
     }
 }

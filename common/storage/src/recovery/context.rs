@@ -33,6 +33,8 @@ struct RedoBlock {
     id: u8,
     action: RedoAction,
     page: Option<PageWrite>,
+    /// Changed although it had seen the record, or a later one.
+    repeated: bool,
 }
 
 /// The pages of one record. See the module.
@@ -87,6 +89,7 @@ impl<'a> RedoContext<'a> {
                 id: block.id,
                 action,
                 page,
+                repeated: false,
             });
         }
         Ok(context)
@@ -181,6 +184,19 @@ impl<'a> RedoContext<'a> {
         }
     }
 
+    /// The page of a block, for a change that bears being repeated, also behind later ones: only an image of the page makes it needless. The
+    /// page keeps its LSN when that is higher.
+    pub fn page_to_repeat(&mut self, id: u8) -> Option<&mut Page> {
+        let block = self.blocks.iter_mut().find(|block| block.id == id)?;
+        match block.action {
+            RedoAction::Apply | RedoAction::AlreadyDone => {
+                block.repeated = true;
+                block.page.as_mut().map(PageWrite::bytes_mut)
+            }
+            RedoAction::Restored | RedoAction::Missing => None,
+        }
+    }
+
     /// The page of a block, to read, whatever is to be done with it.
     pub fn page(&self, id: u8) -> Option<&Page> {
         self.find(id)?.page.as_deref()
@@ -245,9 +261,17 @@ impl<'a> RedoContext<'a> {
     /// Marks and stamps what was changed and lets go of everything.
     pub(super) fn complete(mut self) {
         for block in &mut self.blocks {
-            if let (RedoAction::Apply | RedoAction::Restored, Some(page)) = (block.action, &mut block.page) {
-                page.mark_dirty(self.start);
-                page.stamp(self.end);
+            match (block.action, &mut block.page) {
+                (RedoAction::Apply | RedoAction::Restored, Some(page)) => {
+                    page.mark_dirty(self.start);
+                    page.stamp(self.end);
+                }
+                (RedoAction::AlreadyDone, Some(page)) if block.repeated => {
+                    page.mark_dirty(self.start);
+                    let end = self.end.max(page.lsn());
+                    page.stamp(end);
+                }
+                _ => {}
             }
         }
         for page in &mut self.others {

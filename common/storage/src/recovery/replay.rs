@@ -10,7 +10,7 @@ use crate::storage::Storage;
 use parking_lot::Mutex;
 use towline_base::{ForkKind, Incarnation, Lsn, TimelineId, TimelineNumber, Xid};
 use towline_wal::Rmgr;
-use towline_wal::format::DecodedRecord;
+use towline_wal::format::{BlockRef, DecodedRecord};
 use towline_wal::records::smgr::{SmgrCreate, SmgrOp, SmgrTruncate, truncate_flags};
 use towline_wal::records::xact::ParsedXactEnd;
 use towline_wal::records::xlog::{CheckPoint, EndOfRecovery, OverwriteContrecord, XlogOp};
@@ -32,8 +32,9 @@ pub trait ResourceManagers: Send + Sync {
         false
     }
 
-    /// Whether redo changes no page but those that the record names.
-    fn names_all_pages(&self, record: &DecodedRecord<'_>) -> bool {
+    /// Whether redo of the record may run beside that of others that name none of its pages, but for pages of the visibility map: it changes
+    /// no page that it does not name, and of the map's it only clears bits ([`RedoContext::page_to_repeat`]).
+    fn may_run_beside_others(&self, record: &DecodedRecord<'_>) -> bool {
         let _ = record;
         true
     }
@@ -127,7 +128,7 @@ impl Replayer {
     pub(super) fn lane(&self, record: &DecodedRecord<'_>) -> Lane {
         let pages = if record.blocks.is_empty() {
             Lane::Aside
-        } else if self.managers.names_all_pages(record) {
+        } else if !record.blocks.iter().any(makes_map) && self.managers.may_run_beside_others(record) {
             Lane::Pages
         } else {
             Lane::Alone
@@ -329,4 +330,9 @@ fn check_overwritten(record: &DecodedRecord<'_>) -> Result<(), RedoError> {
         ),
     };
     Err(RedoError::record(record.start, what))
+}
+
+/// Whether the reference gives a whole page of the visibility map.
+fn makes_map(block: &BlockRef<'_>) -> bool {
+    block.page.fork == ForkKind::Vm && (block.has_apply_image() || block.will_init())
 }
