@@ -78,7 +78,7 @@ super::settings_table! {
     archive_timeout: i64 = "0", Int { min: 0, max: 1073741823 }, Seconds, Sighup,
         "Write-Ahead Log / Archiving",
         "Time after which an unfinished segment is switched.";
-    replay_appliers: i64 = "2", Int { min: 1, max: 32 }, Plain, Postmaster,
+    replay_appliers: i64 = "4", Int { min: 1, max: 32 }, Plain, Postmaster,
         "Write-Ahead Log / Recovery",
         "Threads that change pages in a recovery after a crash.";
     recovery_prefetch: &'static str = "try", Enum(&["off", "on", "try"]), Plain, Sighup,
