@@ -53,10 +53,17 @@ impl NodeBackend {
         let _ = self.storage.set(storage);
     }
 
-    /// Serves this engine from now on.
+    /// Serves this engine from now on, unless the node was told to stop meanwhile.
     pub(crate) fn serve(&self, engine: Arc<Engine>) {
         let _ = self.engine.set(engine);
-        self.phase.store(Phase::Serving as u8, Ordering::Release);
+        self.begin();
+    }
+
+    fn begin(&self) {
+        let (starting, serving) = (Phase::Starting as u8, Phase::Serving as u8);
+        let _ = self
+            .phase
+            .compare_exchange(starting, serving, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Refuses new sessions from now on.
@@ -133,6 +140,16 @@ mod tests {
     use towline_storage::StorageError;
 
     use super::*;
+
+    /// The wait for what is served ends in another task than the one that obeys a stop.
+    #[test]
+    fn a_node_that_was_told_to_stop_does_not_begin_to_serve() {
+        let backend = NodeBackend::new(Settings::defaults());
+        backend.stop();
+        backend.begin();
+        let error = backend.accepting().unwrap_err().to_string();
+        assert!(error.contains("shutting down"), "{error}");
+    }
 
     #[test]
     fn whoever_knocks_during_redo_is_told_of_its_progress_and_of_a_full_disk() {

@@ -4,12 +4,14 @@
 //! The order of a stop: no more sessions, the shutdown checkpoint, then the walsenders, which deliver its record; the log last.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use towline_access::engine::{OpenedPrimary, QuorumMode, RetentionHooks};
 use towline_access::{AccessError, Engine, EngineConfig};
 use towline_base::settings::keys;
-use towline_base::{Clock, Lsn, OsVfs, SystemClock, TimelineNumber, WaitOutcome};
+use towline_base::{Clock, Lsn, OsVfs, SystemClock, TimelineNumber};
 use towline_primary::{PrimaryParts, PrimaryRole, QuorumPublishers, SeenTimelines, Slots, SyncRep};
 use towline_standby::PROMISE_FILE;
 use towline_storage::CheckpointInfo;
@@ -18,7 +20,7 @@ use crate::cli::NodeArgs;
 use crate::cluster::NodeCluster;
 use crate::data_dir::{self, Contents};
 use crate::launch::{Launch, follow_parent, launch};
-use crate::process::Signals;
+use crate::process::{Request, Signals};
 use crate::refusal::{Outcome, Refusal, damaged_catalog};
 use crate::serve::{Ended, Front};
 use crate::{engine_config, logging};
@@ -58,7 +60,7 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
         replication,
         lock: _lock,
     } = launch(args, id)?;
-    let mut signals = {
+    let signals = {
         let _inside = replication.enter();
         Signals::listen()
             .map_err(|error| Refusal::failed(format!("could not listen to signals: {error}.")))?
@@ -121,7 +123,33 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
     };
     let role = PrimaryRole::start(parts, replication.handle())
         .map_err(|error| Refusal::failed(format!("could not serve replication: {error}.")))?;
-    opened.recover().map_err(broken)?;
+    // Redo may wait for standbys that never come, and for space: a stop is obeyed meanwhile.
+    let stop = Arc::new(AtomicBool::new(false));
+    let redone = Arc::new(Notify::new());
+    let listening = replication.spawn(listen_during_redo(
+        signals,
+        Arc::clone(&stop),
+        Arc::clone(&redone),
+    ));
+    let recovered = opened.recover_until(&|| stop.load(Ordering::Acquire));
+    redone.notify_one();
+    let (mut signals, asked) = replication
+        .block_on(listening)
+        .map_err(|error| Refusal::failed(format!("could not listen to signals: {error}.")))?;
+    recovered.map_err(broken)?;
+    if let Some(request) = asked {
+        if request == Request::StopNow {
+            logging::ending(Ended::AtOnce);
+            std::process::exit(i32::from(crate::refusal::FAILED));
+        }
+        logging::ending(Ended::Asked);
+        tracing::info!(
+            "the start was stopped before redo had ended; the next start recovers as after a crash"
+        );
+        sql.shutdown_background();
+        replication.shutdown_background();
+        return Ok(());
+    }
     engine
         .start_background_with(&opened.history, writer)
         .map_err(broken)?;
@@ -158,19 +186,36 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
     if config.is_open() {
         require_passwords(&engine, &config)?;
     }
-    if alone {
-        wait_released(&engine, opened.first_record_end);
-    }
-    front.backend().serve(Arc::clone(&engine));
-    tracing::info!(
-        node = %id,
-        timeline = %opened.history.current().number,
-        "the primary serves SQL on {} and replication on {}",
-        config.sql_listen,
-        role.address()
-    );
+    let serve = {
+        let (backend, engine) = (Arc::clone(front.backend()), Arc::clone(&engine));
+        let text = format!(
+            "the primary serves SQL on {} and replication on {}",
+            config.sql_listen,
+            role.address()
+        );
+        let (node, timeline) = (id.clone(), opened.history.current().number);
+        move || {
+            backend.serve(engine);
+            tracing::info!(%node, %timeline, "{text}");
+        }
+    };
+    // What was acknowledged before a crash is released with the timeline's first record. Where no standby is required only this disk
+    // decides when that is, and whoever is let in finds it. A stop is obeyed meanwhile.
+    let released = engine.visible().wait_for(opened.first_record_end);
+    let serving = if alone {
+        replication.spawn(async move {
+            // An error is a log that has failed; that ends the node.
+            if released.await.is_ok() {
+                serve();
+            }
+        })
+    } else {
+        serve();
+        replication.spawn(async {})
+    };
 
     let ended = replication.block_on(front.run(&mut signals, &engine, || cluster.reload_settings()));
+    serving.abort();
     logging::ending(ended);
     match ended {
         Ended::Asked => {}
@@ -197,6 +242,27 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
 
 /// Directory of the slot files below the data directory.
 const SLOTS_DIR: &str = "slots";
+
+/// Obeys requests while redo runs on another thread: a stop is told to it. Returns when redo is done, or with the stop.
+async fn listen_during_redo(
+    mut signals: Signals,
+    stop: Arc<AtomicBool>,
+    redone: Arc<Notify>,
+) -> (Signals, Option<Request>) {
+    loop {
+        tokio::select! {
+            request = signals.next() => {
+                if request == Request::Reload {
+                    // What it would change is read at the start's end.
+                    continue;
+                }
+                stop.store(true, Ordering::Release);
+                return (signals, Some(request));
+            }
+            () = redone.notified() => return (signals, None),
+        }
+    }
+}
 
 /// Members and quorum of the new timeline, fed by the log's own flushes.
 fn start_quorum(
@@ -229,15 +295,6 @@ fn start_quorum(
         told.on_flush(flush);
     }));
     Ok(sync_rep)
-}
-
-/// What was acknowledged before a crash is released with the timeline's first record. Where no standby is required only this disk decides
-/// when that is, and whoever is let in finds it.
-fn wait_released(engine: &Engine, first_record_end: Lsn) {
-    let look = Some(Duration::from_millis(100));
-    while !engine.has_failed()
-        && engine.visible().wait_for(first_record_end).block(look) == WaitOutcome::TimedOut
-    {}
 }
 
 /// Beyond loopback only passwords let anybody in; without one nobody could, so the node says so instead of starting.

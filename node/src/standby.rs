@@ -17,7 +17,6 @@ use towline_standby::{
     mark_for_clone, needs_clone, open_log, wipe,
 };
 use towline_storage::ControlFile;
-use towline_wal::SegmentDir;
 
 use crate::cli::StandbyArgs;
 use crate::cluster::NodeCluster;
@@ -101,12 +100,7 @@ pub(crate) fn run(args: &StandbyArgs) -> Outcome {
     let engine = Engine::open_standby(Arc::clone(&vfs), Arc::clone(&clock), engine_config, quorum)
         .map_err(|error| broken(&error))?;
     front.backend().recovers(engine.storage_arc());
-    let segments = log.received.segments();
-    let segments = SegmentDir::new(
-        Arc::clone(segments.vfs()),
-        segments.dir().to_owned(),
-        segments.segment_size(),
-    );
+    let segments = Arc::clone(log.received.segments());
     let parts = StandbyParts {
         node: id.clone(),
         system: control.system,

@@ -333,7 +333,7 @@ impl PrimaryRole {
         if tokio::time::timeout(patience, &mut self.server).await.is_err() {
             self.server.abort();
         }
-        if let Err(error) = self.core.slots.save() {
+        if let Err(error) = self.core.change_slots(Slots::save).await {
             tracing::warn!(%error, "replication slots were not saved");
         }
     }

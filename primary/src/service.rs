@@ -18,7 +18,7 @@ use towline_wal::TimelineHistory;
 use crate::backup;
 use crate::handshake::{self, TheirLog};
 use crate::role::Core;
-use crate::slots::{SlotError, SlotGuard, slot_name_of};
+use crate::slots::{SlotError, SlotGuard, Slots, slot_name_of};
 use crate::walsender::{IN_FLIGHT, Sender, SenderState, receive_acks};
 
 /// How long a new stream has to introduce itself.
@@ -139,13 +139,18 @@ impl ReplicationService {
         self.core.end_streams_of(node);
         let slots = &self.core.slots;
         let refused = |error| no_slot(error, node);
-        slots.ensure(&name, node, start).map_err(refused)?;
+        let ensure = || {
+            let (name, node) = (name.clone(), node.clone());
+            self.core
+                .change_slots(move |slots| slots.ensure(&name, &node, start))
+        };
+        ensure().await.map_err(refused)?;
         let deadline = tokio::time::Instant::now() + SLOT_PATIENCE;
         loop {
             match slots.acquire(&name, pid) {
                 Ok(guard) => {
                     // Until now the older stream may have confirmed more than this one begins with, or another node taken the slot.
-                    slots.ensure(&name, node, start).map_err(refused)?;
+                    ensure().await.map_err(refused)?;
                     return Ok(Some(Arc::new(guard)));
                 }
                 Err(SlotError::InUse(_)) if tokio::time::Instant::now() < deadline => {
@@ -336,7 +341,11 @@ impl Replication for ReplicationService {
         self.admit(&request)?;
         let name = request.into_inner().name;
         let restart = self.core.wal.positions().flush.get();
-        let restart = self.core.slots.ensure(&name, &self.core.node, restart)?;
+        let node = self.core.node.clone();
+        let ensure = self
+            .core
+            .change_slots(move |slots| slots.ensure(&name, &node, restart));
+        let restart = ensure.await?;
         Ok(Response::new(pb::CreateSlotResponse { restart: restart.0 }))
     }
 
@@ -345,12 +354,26 @@ impl Replication for ReplicationService {
         request: Request<pb::DropSlotRequest>,
     ) -> Result<Response<pb::DropSlotResponse>, Status> {
         self.admit(&request)?;
-        self.core.slots.drop_slot(&request.into_inner().name)?;
+        let name = request.into_inner().name;
+        self.core
+            .change_slots(move |slots| slots.drop_slot(&name))
+            .await?;
         Ok(Response::new(pb::DropSlotResponse {}))
     }
 }
 
 impl Core {
+    /// A change of slots and their files, on a thread that may wait for the disk. Durable when it is done; one that nobody waits for any
+    /// more is carried out all the same.
+    pub(crate) async fn change_slots<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Slots) -> Result<T, SlotError> + Send + 'static,
+    ) -> Result<T, SlotError> {
+        let slots = Arc::clone(&self.slots);
+        let changed = tokio::task::spawn_blocking(move || change(&slots)).await;
+        changed.unwrap_or_else(|error| Err(SlotError::Io(error.to_string())))
+    }
+
     /// A place among `max_wal_senders`.
     fn admit_sender(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Status> {
         let limit = self.settings.get(keys::max_wal_senders);

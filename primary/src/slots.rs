@@ -78,6 +78,8 @@ struct Slot {
     /// What the standby has confirmed; ahead of `saved.restart`.
     confirmed: Lsn,
     active: Option<i32>,
+    /// Its file is being removed: nobody takes it into use any more.
+    dropping: bool,
 }
 
 /// `wal_status` of pg_replication_slots.
@@ -135,8 +137,9 @@ pub fn wal_status(restart: Lsn, lost: bool, bounds: &Bounds) -> WalStatus {
 pub struct Slots {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
-    /// Held by whoever changes a slot's file, and taken before `slots`. [`Slots::save`] holds it alone while it writes: acks, which only
-    /// take `slots`, do not wait for the disk.
+    /// Held by whoever changes a slot's file, and taken before `slots`. While a file is written it is held alone: acks, which only take
+    /// `slots`, do not wait for the disk. So a slot is made, replaced, removed or lost by one at a time; what it has confirmed, and who
+    /// uses it, may change during a write.
     files: Mutex<()>,
     slots: Mutex<BTreeMap<String, Slot>>,
 }
@@ -186,6 +189,7 @@ impl Slots {
                     saved,
                     confirmed,
                     active: None,
+                    dropping: false,
                 },
             );
         }
@@ -208,63 +212,61 @@ impl Slots {
     pub fn ensure(&self, name: &str, owner: &NodeId, restart: Lsn) -> Result<Lsn, SlotError> {
         check_name(name)?;
         let _files = self.files.lock();
-        let mut slots = self.slots.lock();
-        let full = slots.len() >= MAX_SLOTS;
-        let active = slots.get(name).and_then(|slot| slot.active);
-        match slots.get_mut(name) {
-            Some(slot) if slot.active.is_some() && slot.saved.owner != *owner => {
-                return Err(SlotError::InUse(name.to_owned()));
-            }
-            Some(slot) if !slot.saved.lost && slot.saved.owner == *owner => {
-                // A standby that lost its log's tail needs again what it had confirmed.
-                slot.confirmed = slot.confirmed.min(restart.max(slot.saved.restart));
-                if restart < slot.saved.restart {
-                    let saved = Persistent {
-                        restart,
-                        ..slot.saved.clone()
-                    };
-                    self.write(&saved)?;
-                    slot.saved = saved;
-                    slot.confirmed = restart;
+        let saved = {
+            let mut slots = self.slots.lock();
+            let full = slots.len() >= MAX_SLOTS;
+            match slots.get_mut(name) {
+                Some(slot) if slot.active.is_some() && slot.saved.owner != *owner => {
+                    return Err(SlotError::InUse(name.to_owned()));
                 }
-                return Ok(slot.saved.restart);
+                Some(slot) if !slot.saved.lost && slot.saved.owner == *owner => {
+                    // A standby that lost its log's tail needs again what it had confirmed.
+                    slot.confirmed = slot.confirmed.min(restart.max(slot.saved.restart));
+                    if restart >= slot.saved.restart {
+                        return Ok(slot.saved.restart);
+                    }
+                }
+                None if full => return Err(SlotError::TooMany),
+                Some(_) | None => {}
             }
-            None if full => return Err(SlotError::TooMany),
-            Some(_) | None => {}
-        }
-        let saved = Persistent {
-            name: name.to_owned(),
-            owner: owner.clone(),
-            restart,
-            lost: false,
+            Persistent {
+                name: name.to_owned(),
+                owner: owner.clone(),
+                restart,
+                lost: false,
+            }
         };
         self.write(&saved)?;
-        slots.insert(
-            name.to_owned(),
-            Slot {
-                saved,
-                confirmed: restart,
-                active,
-            },
-        );
+        self.written(saved);
         Ok(restart)
+    }
+
+    /// A slot's file says this from now on, and what was confirmed before does not count any more. Whoever uses the slot keeps it.
+    fn written(&self, saved: Persistent) {
+        let mut slots = self.slots.lock();
+        let active = slots.get(&saved.name).and_then(|slot| slot.active);
+        let slot = Slot {
+            confirmed: saved.restart,
+            active,
+            dropping: false,
+            saved,
+        };
+        slots.insert(slot.saved.name.clone(), slot);
     }
 
     /// Moves a slot back to `restart`, durably: a base backup begins that needs WAL from there.
     pub fn rewind(&self, name: &str, restart: Lsn) -> Result<(), SlotError> {
         let _files = self.files.lock();
-        let mut slots = self.slots.lock();
-        let slot = slots
-            .get_mut(name)
-            .ok_or_else(|| SlotError::NotFound(name.to_owned()))?;
-        let saved = Persistent {
-            restart,
-            lost: false,
-            ..slot.saved.clone()
+        let saved = match self.slots.lock().get(name) {
+            Some(slot) => Persistent {
+                restart,
+                lost: false,
+                ..slot.saved.clone()
+            },
+            None => return Err(SlotError::NotFound(name.to_owned())),
         };
         self.write(&saved)?;
-        slot.saved = saved;
-        slot.confirmed = restart;
+        self.written(saved);
         Ok(())
     }
 
@@ -277,7 +279,7 @@ impl Slots {
         if slot.saved.lost {
             return Err(SlotError::Lost(name.to_owned()));
         }
-        if slot.active.is_some() {
+        if slot.active.is_some() || slot.dropping {
             return Err(SlotError::InUse(name.to_owned()));
         }
         slot.active = Some(pid);
@@ -291,18 +293,22 @@ impl Slots {
     /// Removes a slot that is not in use.
     pub fn drop_slot(&self, name: &str) -> Result<(), SlotError> {
         let _files = self.files.lock();
-        let mut slots = self.slots.lock();
-        let slot = slots
-            .get(name)
-            .ok_or_else(|| SlotError::NotFound(name.to_owned()))?;
-        if slot.active.is_some() {
-            return Err(SlotError::InUse(name.to_owned()));
+        match self.slots.lock().get_mut(name) {
+            None => return Err(SlotError::NotFound(name.to_owned())),
+            Some(slot) if slot.active.is_some() => return Err(SlotError::InUse(name.to_owned())),
+            Some(slot) => slot.dropping = true,
         }
         let removed = self
             .vfs
             .remove_file(&self.dir.join(name))
             .and_then(|()| self.vfs.sync_dir(&self.dir));
-        removed.map_err(|error| SlotError::Io(error.to_string()))?;
+        let mut slots = self.slots.lock();
+        if let Err(error) = removed {
+            if let Some(slot) = slots.get_mut(name) {
+                slot.dropping = false;
+            }
+            return Err(SlotError::Io(error.to_string()));
+        }
         slots.remove(name);
         Ok(())
     }
@@ -351,19 +357,21 @@ impl Slots {
     pub fn invalidate_below(&self, oldest_kept: Lsn) -> Result<Vec<String>, SlotError> {
         let mut lost = Vec::new();
         let _files = self.files.lock();
-        let mut slots = self.slots.lock();
-        for slot in slots.values_mut() {
-            if slot.saved.lost || slot.saved.restart.max(slot.confirmed) >= oldest_kept {
-                continue;
-            }
-            let saved = Persistent {
+        let falls = |slot: &Slot| {
+            let kept = slot.saved.lost || slot.saved.restart.max(slot.confirmed) >= oldest_kept;
+            (!kept).then(|| Persistent {
                 lost: true,
                 ..slot.saved.clone()
-            };
+            })
+        };
+        let due: Vec<Persistent> = self.slots.lock().values().filter_map(falls).collect();
+        for saved in due {
             self.write(&saved)?;
             tracing::warn!(slot = saved.name, restart = %saved.restart, %oldest_kept, "replication slot is lost");
-            slot.saved = saved;
-            lost.push(slot.saved.name.clone());
+            lost.push(saved.name.clone());
+            if let Some(slot) = self.slots.lock().get_mut(&saved.name) {
+                slot.saved = saved;
+            }
         }
         Ok(lost)
     }

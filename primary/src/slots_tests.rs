@@ -259,6 +259,60 @@ fn acks_do_not_wait_for_slot_files_to_be_written() {
     assert_eq!(open(&vfs).oldest_saved(), Some(Lsn(300)));
 }
 
+/// A change of one slot, whose file the disk was slow to write, held the acks of all.
+#[test]
+fn acks_do_not_wait_for_changes_of_other_slots() {
+    type Change = fn(&Slots);
+    let changes: [(&str, Change); 4] = [
+        ("ensure", |slots| {
+            drop(slots.ensure("s2", &node("s2", 1), Lsn(50)))
+        }),
+        ("rewind", |slots| slots.rewind("s2", Lsn(50)).unwrap()),
+        ("drop", |slots| slots.drop_slot("s2").unwrap()),
+        ("invalidate", |slots| {
+            drop(slots.invalidate_below(Lsn(90)).unwrap())
+        }),
+    ];
+    for (what, change) in changes {
+        let vfs = CrashVfs::new();
+        let slots = open(&vfs);
+        slots.ensure("s1", &node("s1", 1), Lsn(100)).unwrap();
+        slots.ensure("s2", &node("s2", 1), Lsn(80)).unwrap();
+        let guard = slots.acquire("s1", 7).unwrap();
+        let (begun, at_the_disk) = std::sync::mpsc::channel();
+        let (held, go_on) = std::sync::mpsc::channel::<()>();
+        vfs.observe(move |_| {
+            let _ = begun.send(());
+            let _ = go_on.recv();
+        });
+        let changing = std::thread::spawn({
+            let slots = Arc::clone(&slots);
+            move || change(&slots)
+        });
+        at_the_disk.recv_timeout(PATIENCE).unwrap();
+        let (done, confirmed) = std::sync::mpsc::channel();
+        let acking = std::thread::spawn({
+            let slots = Arc::clone(&slots);
+            move || {
+                guard.confirm(Lsn(300));
+                // What is being removed is not taken into use.
+                let taken = slots.acquire("s2", 8).map(drop);
+                let _ = done.send(taken);
+            }
+        });
+        let taken = confirmed.recv_timeout(PATIENCE);
+        drop(held);
+        let taken = taken.unwrap_or_else(|_| panic!("{what} holds acks"));
+        assert_eq!(taken.is_err(), what == "drop", "{what}");
+        acking.join().unwrap();
+        changing.join().unwrap();
+        slots.save().unwrap();
+        let rows = |slots: &Slots| format!("{:?}", slots.rows(&bounds(1)));
+        assert_eq!(rows(&slots), rows(&open(&vfs)), "{what}");
+        assert_eq!(slots.rows(&bounds(1))[0].restart_lsn, Some(Lsn(300)), "{what}");
+    }
+}
+
 #[test]
 fn slots_that_are_made_used_and_dropped_at_once_stay_as_their_files() {
     let vfs = CrashVfs::new();

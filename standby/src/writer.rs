@@ -231,6 +231,8 @@ impl Writer {
         let Some(received) = self.received.take() else {
             return Ok(Err("the log has failed".to_owned()));
         };
+        // Nobody makes segments of the log that is cut.
+        drop(self.preallocator.take());
         let (received, _) = received.cut_at(start, history).map_err(ReceiveError::Failed)?;
         let preallocator = spawn_preallocator(received.segments(), Arc::clone(&self.shared.clock));
         self.preallocator = Some(preallocator.map_err(ReceiveError::Failed)?);

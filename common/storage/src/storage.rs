@@ -198,11 +198,20 @@ impl Storage {
     /// Takes room for a record of up to `bytes` log bytes (see [`credit_for`]), before anything is latched. `NeedsFlush` and `NeedsQuorum` are to
     /// be waited for; a flush is asked for here.
     pub fn credit(&self, bytes: u32) -> StorageResult<Credit> {
+        self.credit_from(|wal| wal.credit(bytes))
+    }
+
+    /// As [`Self::credit`], for the record that ends a transaction: it finds room in the log when changes do not any more.
+    pub fn credit_for_end(&self, bytes: u32) -> StorageResult<Credit> {
+        self.credit_from(|wal| wal.credit_for_end(bytes))
+    }
+
+    fn credit_from(&self, take: impl FnOnce(&Wal) -> Result<Credit, NoCredit>) -> StorageResult<Credit> {
         let wal = self.wal()?;
         if !rules::is_off(Rule::RoomAboveQuorum) {
             self.room_above_quorum(wal.insert_lsn())?;
         }
-        wal.credit(bytes).map_err(|refusal| match refusal {
+        take(wal).map_err(|refusal| match refusal {
             NoCredit::NeedsFlush(lsn) => {
                 wal.request_flush(lsn);
                 StorageError::NeedsFlush(lsn)

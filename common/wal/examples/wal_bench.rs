@@ -85,7 +85,11 @@ fn insert(log: &Log, record: &mut RecordBuilder, page: &PageBytes) -> Lsn {
                     .end;
             }
             Err(NoCredit::NeedsFlush(lsn)) => {
-                log.wal.positions().write.wait_for(lsn).block(None);
+                let room = (log.wal.positions().flush.get() >= lsn)
+                    .then(|| log.wal.room_wait())
+                    .flatten();
+                let wait = room.unwrap_or_else(|| log.wal.positions().write.wait_for(lsn));
+                wait.block(None);
             }
             Err(error) => panic!("{error:?}"),
         }

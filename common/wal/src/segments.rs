@@ -3,8 +3,14 @@
 //! A segment's file is always full-length when it has its name: it is filled under a temporary name, synced, renamed, and the
 //! directory synced. So a commit never waits for allocation, and a full disk shows here, not in a commit (I5).
 //!
-//! Whoever gives a segment's name to a file holds one lock, [`MAKING`]: the writer in need, the preallocator, a fork, a checkpoint
-//! that recycles. Else one could look for a name, and put an empty file over what another has made and the writer has filled.
+//! - **Held back before the end.** While a preallocator is at work, [`SegmentDir::room_end`] is the end of the segments that are there,
+//!   and no change is given space beyond it ([`crate::Wal::credit`]). Whoever is refused leaves where it wants to get to
+//!   ([`SegmentDir::want`]); the preallocator makes segments up to there, and says each time that it has looked. So the log in memory
+//!   cannot run ahead of the thread that makes its files, however late that is scheduled.
+//! - **One maker at a time.** Whoever gives a segment's name to a file holds `making`: the writer in need, the preallocator, a
+//!   checkpoint that recycles. Else one could look for a name, and put an empty file over what another has made and the writer has
+//!   filled. So all of them share one value; a value of its own is for whoever is alone (a start, a fork, which makes a new timeline's
+//!   names).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,9 +28,6 @@ use crate::format::{SegmentNumber, SegmentSize, parse_segment_name, segment_name
 /// Begins the name of a segment that is being made.
 const TEMPORARY_PREFIX: &str = "xlogtemp.";
 
-/// Held while a segment is made or named. One for the process, since the parties know the directory through values of their own.
-static MAKING: Mutex<()> = Mutex::new(());
-
 struct ShortageHook(Box<dyn Fn() + Send>);
 
 impl fmt::Debug for ShortageHook {
@@ -39,14 +42,20 @@ pub struct SegmentDir {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
     size: SegmentSize,
+    /// Held while a segment is made or named. See the module.
+    making: Mutex<()>,
     /// The segment that was opened for writing last, for the preallocator.
     opened: Mutex<Option<(TimelineNumber, SegmentNumber)>>,
     preallocator: Mutex<Option<Thread>>,
-    /// End of the last segment that is there, when no further one could be made; `u64::MAX` otherwise.
+    /// End of the segments that are known to be there, one behind the other; `u64::MAX` when nobody makes them ahead of need.
+    room_end: AtomicU64,
+    /// The furthest that anybody was refused to write; the preallocator makes segments up to there.
+    wanted: AtomicU64,
+    /// As `room_end` when no further segment could be made, the disk being full; `u64::MAX` otherwise.
     shortage: AtomicU64,
     /// Called when the disk is too full for a segment.
     on_shortage: Mutex<Option<ShortageHook>>,
-    /// How often `shortage` was judged, for those whom a full disk holds back: a count, published like a position.
+    /// How often the room was judged, for those who are held back: a count, published like a position.
     judged: Mutex<LsnPublisher>,
     judgements: LsnWatch,
     /// Segments made, for figures.
@@ -61,8 +70,11 @@ impl SegmentDir {
             vfs,
             dir,
             size,
+            making: Mutex::new(()),
             opened: Mutex::new(None),
             preallocator: Mutex::new(None),
+            room_end: AtomicU64::new(u64::MAX),
+            wanted: AtomicU64::new(0),
             shortage: AtomicU64::new(u64::MAX),
             on_shortage: Mutex::new(None),
             judged: Mutex::new(judged),
@@ -122,9 +134,7 @@ impl SegmentDir {
             Err(error) => return Err(error),
         };
         *self.opened.lock() = Some((timeline, segment));
-        if let Some(thread) = &*self.preallocator.lock() {
-            thread.unpark();
-        }
+        self.wake_preallocator();
         Ok(file)
     }
 
@@ -148,7 +158,7 @@ impl SegmentDir {
         if self.vfs.exists(&path)? {
             return Ok(false);
         }
-        let _making = MAKING.lock();
+        let _making = self.making.lock();
         if self.vfs.exists(&path)? {
             return Ok(false);
         }
@@ -179,7 +189,7 @@ impl SegmentDir {
         segment: SegmentNumber,
         prefix: impl FnOnce(&dyn VfsFile) -> io::Result<u64>,
     ) -> io::Result<()> {
-        let _making = MAKING.lock();
+        let _making = self.making.lock();
         self.make(&self.path(timeline, segment), prefix)
     }
 
@@ -239,7 +249,7 @@ impl SegmentDir {
 
     /// Removes what makers of segments left behind at a crash.
     pub fn remove_temporaries(&self) -> io::Result<()> {
-        let _making = MAKING.lock();
+        let _making = self.making.lock();
         for entry in self.vfs.read_dir(&self.dir)? {
             if entry.name.starts_with(TEMPORARY_PREFIX) {
                 self.vfs.remove_file(&self.dir.join(entry.name))?;
@@ -251,7 +261,7 @@ impl SegmentDir {
     /// Carries out a retention plan: old segments become future ones or are removed. Durable when it returns.
     pub fn retire(&self, actions: &[crate::retention::Action]) -> io::Result<()> {
         use crate::retention::Action;
-        let _making = MAKING.lock();
+        let _making = self.making.lock();
         for action in actions {
             match *action {
                 Action::Remove { timeline, segment } => {
@@ -284,14 +294,49 @@ impl SegmentDir {
     /// Where the space that is ready ends, when the disk is too full for more; [`Lsn::MAX`] when all is well. A node is not healthy
     /// while this is set.
     pub fn shortage(&self) -> Lsn {
-        Lsn(self.shortage.load(Ordering::Relaxed))
+        Lsn(self.shortage.load(Ordering::SeqCst))
     }
 
-    pub(crate) fn set_shortage(&self, end: Lsn) {
-        self.shortage.store(end.0, Ordering::Relaxed);
+    /// Where the segments that are known to be there end; [`Lsn::MAX`] when nobody makes them ahead of need, and nobody is held back.
+    pub(crate) fn room_end(&self) -> Lsn {
+        Lsn(self.room_end.load(Ordering::Acquire))
+    }
+
+    /// The preallocator has looked: there is room up to `end`, and for no more when the disk is `full`.
+    pub(crate) fn judge(&self, end: Lsn, full: bool) {
+        self.room_end.store(end.0, Ordering::SeqCst);
+        let shortage = if full { end.0 } else { u64::MAX };
+        self.shortage.store(shortage, Ordering::SeqCst);
         let mut judged = self.judged.lock();
         let next = judged.get().saturating_add(1);
         judged.advance(next);
+    }
+
+    /// A preallocator begins. Until its first look only the segment that is open is known to be there.
+    pub(crate) fn begin_judging(&self) {
+        if let Some((_, segment)) = self.last_opened() {
+            self.judge(self.size.end(segment), false);
+        }
+    }
+
+    /// Whoever was refused space says how far it would write. While the disk is full nobody is woken for it: it is looked at again
+    /// anyway, and a wish does not free space.
+    pub(crate) fn want(&self, end: Lsn) {
+        self.wanted.fetch_max(end.0, Ordering::SeqCst);
+        if self.shortage() == Lsn::MAX {
+            self.wake_preallocator();
+        }
+    }
+
+    /// The furthest that was wanted.
+    pub(crate) fn wanted(&self) -> Lsn {
+        Lsn(self.wanted.load(Ordering::SeqCst))
+    }
+
+    fn wake_preallocator(&self) {
+        if let Some(thread) = &*self.preallocator.lock() {
+            thread.unpark();
+        }
     }
 
     /// Called, on the preallocator's thread, when the disk turns out to be too full for a further segment: a checkpoint may free some.
@@ -305,14 +350,14 @@ impl SegmentDir {
         }
     }
 
-    /// A wait for the next attempt to make room; `None` when the disk is not full.
+    /// A wait for the next attempt to make room; `None` when there is all that was wanted.
     pub(crate) fn room_wait(&self) -> Option<LsnWait> {
         // The count first: a judgement that falls in between ends the wait at once.
         let wait = self.judgements.wait_past(self.judgements.get());
-        (self.shortage() != Lsn::MAX).then_some(wait)
+        (self.wanted() > self.room_end()).then_some(wait)
     }
 
-    /// The preallocator says who it is.
+    /// The preallocator says who it is. A wish left before is seen by its first look.
     pub(crate) fn set_preallocator(&self, thread: Thread) {
         *self.preallocator.lock() = Some(thread);
     }
@@ -320,6 +365,11 @@ impl SegmentDir {
     /// The segment that was opened for writing last; `None` before the first.
     pub(crate) fn last_opened(&self) -> Option<(TimelineNumber, SegmentNumber)> {
         *self.opened.lock()
+    }
+
+    /// The log is cut and goes on elsewhere: nothing is made ahead until a segment is opened again.
+    pub(crate) fn forget_opened(&self) {
+        *self.opened.lock() = None;
     }
 
     /// The file and offset of a position, for messages.

@@ -244,18 +244,25 @@ impl Preallocator {
         let Some((timeline, opened)) = self.segments.last_opened() else {
             return Next::Idle;
         };
-        let wanted = (AHEAD_BYTES / self.segments.segment_size().bytes()).clamp(1, 2);
-        for ahead in 1..=wanted {
-            let segment = SegmentNumber(opened.0 + ahead);
+        let size = self.segments.segment_size();
+        let ahead = (AHEAD_BYTES / size.bytes()).clamp(1, 2);
+        // A log in memory larger than that may be waiting for more.
+        let asked_for = size.segment_before(self.segments.wanted().max(size.end(opened)));
+        let last = asked_for.0.max(opened.0 + ahead);
+        for number in opened.0 + 1..=last {
+            let segment = SegmentNumber(number);
             match self.segments.create(timeline, segment) {
                 Ok(false) => {}
-                Ok(true) => return Next::Now,
+                Ok(true) => {
+                    self.segments.judge(size.end(segment), false);
+                    return Next::Now;
+                }
                 Err(error) if is_full(&error) => {
                     if self.segments.shortage() == Lsn::MAX {
                         tracing::warn!(%error, %segment, "cannot make a WAL segment ahead of need; changes are held back");
                     }
-                    let end = self.segments.segment_size().start(segment);
-                    self.segments.set_shortage(end);
+                    let end = size.start(segment);
+                    self.segments.judge(end, true);
                     if std::mem::replace(&mut self.asked_at, end) != end {
                         self.segments.ask_for_room();
                     }
@@ -263,12 +270,12 @@ impl Preallocator {
                 }
                 Err(error) => {
                     tracing::warn!(%error, %segment, "cannot make a WAL segment ahead of need");
-                    self.segments.set_shortage(Lsn::MAX);
+                    self.segments.judge(Lsn::MAX, false);
                     return Next::At(now.after(RETRY));
                 }
             }
         }
-        self.segments.set_shortage(Lsn::MAX);
+        self.segments.judge(size.end(SegmentNumber(last)), false);
         Next::Idle
     }
 }
@@ -281,12 +288,24 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// Holds changes back at the end of the room while it lives. Afterwards nobody makes room any more: whoever waits for it goes on, and meets
+/// the end of the disk in the log.
+struct Judging(Arc<SegmentDir>);
+
+impl Drop for Judging {
+    fn drop(&mut self) {
+        self.0.judge(Lsn::MAX, false);
+    }
+}
+
 /// Runs a [`Preallocator`] on a thread of its own.
 pub fn spawn_preallocator(segments: &Arc<SegmentDir>, clock: Arc<dyn Clock>) -> io::Result<LoopThread> {
     let mut preallocator = Preallocator::new(Arc::clone(segments));
-    let segments = Arc::clone(segments);
+    // From now on, not only when the thread is scheduled.
+    segments.begin_judging();
+    let judging = Judging(Arc::clone(segments));
     spawn("wal-preallocator", move |stop| {
-        segments.set_preallocator(std::thread::current());
+        judging.0.set_preallocator(std::thread::current());
         while !stop.load(Ordering::SeqCst) {
             match preallocator.step(clock.now()) {
                 Next::Now => {}
@@ -295,7 +314,5 @@ pub fn spawn_preallocator(segments: &Arc<SegmentDir>, clock: Arc<dyn Clock>) -> 
                 Next::At(moment) => std::thread::park_timeout(moment.since(clock.now())),
             }
         }
-        // Nobody makes room any more: whoever waits for it goes on, and meets the end of the disk in the log.
-        segments.set_shortage(Lsn::MAX);
     })
 }

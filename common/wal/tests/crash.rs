@@ -527,15 +527,23 @@ fn a_full_disk_holds_changes_back_and_lets_small_records_through() {
     };
     assert_eq!(refused, NoCredit::NeedsFlush(wal.positions().flush.get()));
     assert!(wal.insert_lsn().0 > 2 * SEGMENT);
-    // A commit still finds room.
-    insert(&wal, &permits, &mut record, &[1; 100]);
-    // Many of them leave some for the checkpoint, which will free space.
+    // Small changes find none either, a little later: what is left is for the ends of transactions. A commit still finds room.
     record.begin(Rmgr::Towline, 0x10, 0).data(&[1; 900]);
     while let Ok(credit) = wal.credit(record.credit_needed()) {
         wal.insert(&permits.issue(), credit, &mut record, &[]).unwrap();
         record.begin(Rmgr::Towline, 0x10, 0).data(&[1; 900]);
         wal.flush(wal.insert_lsn(), None).unwrap();
     }
+    // Many of them leave some for the checkpoint, which will free space.
+    record.begin(Rmgr::Towline, 0x10, 0).data(&[1; 900]);
+    let mut commits = 0;
+    while let Ok(credit) = wal.credit_for_end(record.credit_needed()) {
+        wal.insert(&permits.issue(), credit, &mut record, &[]).unwrap();
+        commits += 1;
+        record.begin(Rmgr::Towline, 0x10, 0).data(&[1; 900]);
+        wal.flush(wal.insert_lsn(), None).unwrap();
+    }
+    assert!(commits > 100, "{commits} commits");
     let credit = wal.credit_for_checkpoint(record.credit_needed()).unwrap();
     wal.insert(&permits.issue(), credit, &mut record, &[]).unwrap();
     wal.flush(wal.insert_lsn(), None).unwrap();
@@ -554,6 +562,74 @@ fn a_full_disk_holds_changes_back_and_lets_small_records_through() {
     ));
     assert!(wal.room_wait().is_none());
     assert!(wal.credit(60_000).is_ok());
+}
+
+/// The log in memory had run past the segments that were there before the preallocator was scheduled: its writer met the full disk, and the
+/// node stopped.
+#[test]
+fn the_log_in_memory_does_not_run_ahead_of_the_preallocator() {
+    let vfs = disk();
+    let wal = start_on(&vfs, SyncMethod::Fdatasync);
+    let permits = PermitIssuer::new(timeline(1));
+    let mut record = RecordBuilder::new();
+    let mut preallocator = Preallocator::new(Arc::clone(wal.segments()));
+    let clock = ManualClock::new(0);
+    while preallocator.step(clock.now()) == Next::Now {}
+    let mut fill = || {
+        loop {
+            record.begin(Rmgr::Towline, 0x10, 0).data(&[1; 50_000]);
+            match wal.credit(record.credit_needed()) {
+                Ok(credit) => wal.insert(&permits.issue(), credit, &mut record, &[]).unwrap(),
+                Err(NoCredit::NeedsFlush(lsn)) if lsn > wal.positions().flush.get() => {
+                    panic!("the buffers end before the room does")
+                }
+                Err(_) => break wal.room_wait().unwrap(),
+            };
+            wal.flush(wal.insert_lsn(), None).unwrap();
+            assert!(wal.insert_lsn().0 < 8 * SEGMENT, "nobody is held back");
+        }
+    };
+    // The preallocator is not scheduled. There is room, but nobody knows.
+    let wait = fill();
+    assert!(wal.insert_lsn().0 < 4 * SEGMENT);
+    assert_eq!(wal.segments().shortage(), Lsn::MAX);
+    while preallocator.step(clock.now()) == Next::Now {}
+    assert!(matches!(
+        wait.block(Some(Duration::ZERO)),
+        WaitOutcome::Reached(_)
+    ));
+    assert!(wal.room_wait().is_none());
+    // The same at the end of the disk.
+    vfs.set_capacity(Some(0));
+    let wait = fill();
+    for _ in 0..3 {
+        assert!(matches!(preallocator.step(clock.now()), Next::At(_)));
+    }
+    drop(wait);
+    let _wait = fill();
+    assert!(!wal.is_poisoned());
+    assert_ne!(wal.segments().shortage(), Lsn::MAX);
+}
+
+/// Credits that are out count: two had been given the same last space.
+#[test]
+fn the_last_room_is_promised_once() {
+    let vfs = disk();
+    let wal = start_on(&vfs, SyncMethod::Fdatasync);
+    let mut preallocator = Preallocator::new(Arc::clone(wal.segments()));
+    let clock = ManualClock::new(0);
+    while preallocator.step(clock.now()) == Next::Now {}
+    let (permits, mut record) = (PermitIssuer::new(timeline(1)), RecordBuilder::new());
+    while wal.insert_lsn().0 < 3 * SEGMENT {
+        insert(&wal, &permits, &mut record, &[1; 50_000]);
+        wal.flush(wal.insert_lsn(), None).unwrap();
+    }
+    let mut credits = Vec::new();
+    while let Ok(credit) = wal.credit(50_000) {
+        credits.push(credit);
+    }
+    let promised = wal.insert_lsn().0 + 50_000 * credits.len() as u64;
+    assert!(promised + SEGMENT / 2 <= 4 * SEGMENT, "{} credits", credits.len());
 }
 
 /// The preallocator alone had met the end of the disk and held all changes back, for ever: nobody wrote the log, so nobody learned of it.

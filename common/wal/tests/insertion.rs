@@ -16,7 +16,7 @@ use towline_base::{
 };
 use towline_wal::{
     Beyond, BlockFlags, EndReason, InsertError, Known, NoCredit, PermitIssuer, ReadOutcome, RecordBuilder,
-    Rmgr, WalBytes, WalReader, WalWriter, retention, spawn_preallocator, spawn_writer,
+    Rmgr, Wal, WalBytes, WalReader, WalWriter, retention, spawn_preallocator, spawn_writer,
 };
 
 /// Far above what any wait here takes, on a disk that stalls too.
@@ -24,6 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Held by whoever switches segments: a failpoint stands there, which belongs to the process.
 static SWITCHING: Mutex<()> = Mutex::new(());
+
+/// For the buffers, or for a segment that is being made.
+fn wait_for_credit(wal: &Wal, lsn: Lsn) {
+    let room = (wal.positions().flush.get() >= lsn)
+        .then(|| wal.room_wait())
+        .flatten();
+    let wait = room.unwrap_or_else(|| wal.positions().write.wait_for(lsn));
+    wait.block(Some(PATIENCE));
+}
 
 #[test]
 fn what_was_inserted_and_flushed_is_read_back() {
@@ -75,7 +84,7 @@ fn threads_insert_concurrently_and_every_record_is_found_once_in_order() {
                         match wal.credit(record.credit_needed()) {
                             Ok(credit) => break credit,
                             Err(NoCredit::NeedsFlush(lsn)) => {
-                                wal.positions().write.wait_for(lsn).block(None);
+                                wait_for_credit(wal, lsn);
                             }
                             Err(error) => panic!("{error:?}"),
                         }
@@ -541,7 +550,7 @@ fn walsenders_never_see_bytes_that_are_being_overwritten() {
                         match wal.credit(record.credit_needed()) {
                             Ok(credit) => break credit,
                             Err(NoCredit::NeedsFlush(lsn)) => {
-                                wal.positions().write.wait_for(lsn).block(None);
+                                wait_for_credit(wal, lsn);
                             }
                             Err(error) => panic!("{error:?}"),
                         }

@@ -27,7 +27,7 @@ use towline_standby::{
 };
 use towline_storage::ControlFile;
 use towline_wal::format::{SegmentSize, parse_segment_name};
-use towline_wal::{LoopThread, SegmentDir, SyncMethod};
+use towline_wal::{LoopThread, SyncMethod};
 
 /// Failpoints belong to the whole process: a test that sets one runs alone, the others run together.
 static FAILPOINTS: std::sync::RwLock<()> = std::sync::RwLock::new(());
@@ -478,12 +478,7 @@ impl Standby {
         let opened = open_log(&vfs, &data_dir, &control, log_settings).unwrap();
         let promise = PromiseFile::open(Arc::clone(&vfs), &data_dir, &files.node, control.timeline).unwrap();
         let (quorum, watch) = LsnWatch::new(opened.quorum);
-        let segments = opened.received.segments();
-        let segments = SegmentDir::new(
-            Arc::clone(segments.vfs()),
-            segments.dir().to_owned(),
-            segments.segment_size(),
-        );
+        let segments = Arc::clone(opened.received.segments());
         let engine = Engine::open_standby(Arc::clone(&vfs), clock(), config(&data_dir), watch).unwrap();
         let parts = StandbyParts {
             node: files.node.clone(),

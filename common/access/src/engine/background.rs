@@ -79,12 +79,7 @@ impl Engine {
             .ancestors()
             .last()
             .map_or(TimelineNumber::FIRST, |entry| entry.timeline.number);
-        let segments = wal.segments();
-        let segments = SegmentDir::new(
-            Arc::clone(segments.vfs()),
-            segments.dir().to_owned(),
-            segments.segment_size(),
-        );
+        let segments = Arc::clone(wal.segments());
         let side = PrimarySide {
             wal: Arc::clone(&wal),
             permit: current.permit.clone(),
@@ -126,7 +121,7 @@ impl Engine {
     }
 
     /// Starts the restartpoints of a standby. `segments` is where it keeps its log, if it removes old segments itself.
-    pub fn start_restartpoints(&self, segments: Option<SegmentDir>) -> Result<()> {
+    pub fn start_restartpoints(&self, segments: Option<Arc<SegmentDir>>) -> Result<()> {
         let replayer = self
             .replayer
             .clone()

@@ -523,10 +523,22 @@ impl OpenedPrimary {
     /// Redo, on this thread; then the engine takes transactions. It may wait for the quorum, so the log's writer, and the primary role
     /// if there is one, must be running.
     pub fn recover(&mut self) -> Result<()> {
-        let Some(mut redo) = self.redo.take() else {
-            return Ok(());
+        while !self.recover_until(&|| false)? {}
+        Ok(())
+    }
+
+    /// As [`Self::recover`], until `stopped` says so; false when it did. The cluster is then as after a crash, and the next start, or another
+    /// call, goes on.
+    pub fn recover_until(&mut self, stopped: &dyn Fn() -> bool) -> Result<bool> {
+        let Some(redo) = self.redo.as_mut() else {
+            return Ok(true);
         };
-        redo.run().map_err(redo_error)?;
+        if redo.run_until(stopped).map_err(redo_error)?.is_none() {
+            return Ok(false);
+        }
+        let Some(redo) = self.redo.take() else {
+            return Ok(true);
+        };
         redo.replayer().check_missing_pages().map_err(redo_error)?;
         let progress = redo.progress();
         let seconds = progress.elapsed.as_secs_f64();
@@ -545,7 +557,8 @@ impl OpenedPrimary {
         self.storage
             .control()
             .update(|control| control.state = ClusterState::InProduction)?;
-        self.engine.open_writer(self.writer.clone())
+        self.engine.open_writer(self.writer.clone())?;
+        Ok(true)
     }
 
     /// How far redo is.

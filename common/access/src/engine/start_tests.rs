@@ -137,3 +137,16 @@ fn a_damaged_or_missing_control_file_ends_the_start_with_its_name() {
     let error = refused(&vfs);
     assert!(error.contains("towline_control"), "{error}");
 }
+
+/// Redo that waited for standbys, or for space, did not hear that the node was to stop.
+#[test]
+fn redo_that_is_told_to_stop_leaves_the_rest_to_the_next_call() {
+    let (disk, _) = killed();
+    let mut opened =
+        crate::Engine::open_primary(disk.shared(), clock(), config(), super::QuorumMode::Alone).unwrap();
+    opened.wal.flush_here(opened.first_record_end);
+    assert!(!opened.recover_until(&|| true).unwrap());
+    assert!(opened.engine.writer().is_err(), "it takes no changes yet");
+    assert!(opened.recover_until(&|| false).unwrap());
+    assert!(opened.engine.writer().is_ok());
+}

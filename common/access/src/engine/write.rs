@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use towline_base::{CriticalSection, Lsn, Xid};
-use towline_storage::StorageError;
+use towline_storage::{StorageError, StorageResult};
 use towline_wal::records::standby::{StandbyLock, StandbyLocks, StandbyOp};
 use towline_wal::records::towline::{TowlineOp, XidReservation};
 use towline_wal::records::xact::{XactEnd, XactOp, xinfo};
@@ -68,12 +68,16 @@ impl Engine {
     }
 
     /// Space for a record of up to `bytes` (see `towline_wal::credit_for`), to be taken before anything is latched. Waits while the WAL
-    /// buffers are full, or too much stands above the quorum (B4).
+    /// buffers are full, the log has no room on its disk, or too much stands above the quorum (B4).
     pub fn credit(&self, bytes: u32) -> Result<Step<Credit>> {
+        self.credit_or_wait(|| self.storage.credit(bytes))
+    }
+
+    fn credit_or_wait(&self, take: impl FnOnce() -> StorageResult<Credit>) -> Result<Step<Credit>> {
         if self.writer.load().is_none() {
             self.writer()?;
         }
-        match self.storage.credit(bytes) {
+        match take() {
             Ok(credit) => Ok(Step::Done(credit)),
             Err(StorageError::NeedsFlush(lsn)) => Ok(Step::Wait(self.wait_flush(lsn))),
             Err(StorageError::NeedsQuorum(lsn)) => Ok(Step::Wait(self.wait_quorum(lsn))),
@@ -109,7 +113,8 @@ impl Engine {
     pub(crate) fn commit_credit(&self, record: &EndRecord<'_>) -> Result<Step<Credit>> {
         let bytes =
             END_BYTES + record.dropped.len() * REL_BYTES + record.invalidations.len() * INVALIDATION_BYTES;
-        self.credit(credit_for(0, bytes))
+        // Where changes are held back by a full disk, those that were made can still be committed.
+        self.credit_or_wait(|| self.storage.credit_for_end(credit_for(0, bytes)))
     }
 
     /// Inserts the commit record; its end is the commit's LSN.

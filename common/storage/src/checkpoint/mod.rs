@@ -97,7 +97,7 @@ pub struct Checkpointer {
     source: CheckpointSource,
     participant: Arc<dyn CheckpointParticipant>,
     /// Where WAL is kept, if this node removes it.
-    segments: Option<SegmentDir>,
+    segments: Option<Arc<SegmentDir>>,
     clock: Arc<dyn Clock>,
     requests: Arc<CheckpointRequests>,
     finished: LsnPublisher,
@@ -125,7 +125,7 @@ impl Checkpointer {
         storage: Arc<Storage>,
         source: CheckpointSource,
         participant: Arc<dyn CheckpointParticipant>,
-        segments: Option<SegmentDir>,
+        segments: Option<Arc<SegmentDir>>,
         clock: Arc<dyn Clock>,
         settings: CheckpointSettings,
     ) -> Checkpointer {

@@ -3,7 +3,7 @@
 use super::appliers::{Appliers, Lane};
 use super::{ProgressMeter, RecoveryProgress, RedoError, Replayer};
 use crate::error::StorageError;
-use towline_base::{Clock, Lsn};
+use towline_base::{Clock, Lsn, WaitOutcome};
 use towline_wal::format::DecodedRecord;
 use towline_wal::records::xlog::{CheckPoint, XlogOp};
 use towline_wal::{EndOfWal, ReadOutcome, Rmgr, WalReader, WalSource};
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Between tries of a record that a full disk holds up.
 const SPACE_POLL: Duration = Duration::from_millis(500);
+/// How often a wait for the quorum looks whether it was told to stop.
+const STOP_POLL: Duration = Duration::from_millis(100);
 /// Records applied between two looks at the clock.
 const BATCH: usize = 1000;
 /// The same for several appliers, which are done with all of them at each look.
@@ -171,24 +173,37 @@ impl Recovery {
 
     /// Applies everything, waiting for the quorum, and for space on a full disk, on this thread, and returns where the log ends.
     pub fn run(&mut self) -> Result<EndOfWal, RedoError> {
+        loop {
+            if let Some(end) = self.run_until(&|| false)? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// As [`Self::run`], until `stopped` says so: between batches, and while it waits. `None` when it was stopped; what is applied stays,
+    /// as after a crash, and a later call goes on.
+    pub fn run_until(&mut self, stopped: &dyn Fn() -> bool) -> Result<Option<EndOfWal>, RedoError> {
         let batch = if self.appliers.is_some() {
             PARALLEL_BATCH
         } else {
             BATCH
         };
-        loop {
+        while !stopped() {
             match self.step(batch)? {
                 RecoveryStep::More => {}
                 RecoveryStep::NeedsQuorum(lsn) => {
-                    self.replayer.storage().quorum().wait_for(lsn).block(None);
-                    if self.replayer.storage().quorum().is_closed() {
+                    let quorum = self.replayer.storage().quorum();
+                    while !stopped() && quorum.wait_for(lsn).block(Some(STOP_POLL)) == WaitOutcome::TimedOut {
+                    }
+                    if quorum.is_closed() {
                         return Err(RedoError::NeedsQuorum(lsn));
                     }
                 }
                 RecoveryStep::NoSpace(_) => std::thread::sleep(SPACE_POLL),
-                RecoveryStep::Done(end) => return Ok(end),
+                RecoveryStep::Done(end) => return Ok(Some(end)),
             }
         }
+        Ok(None)
     }
 
     /// How far it is.

@@ -308,11 +308,7 @@ impl Node {
             Arc::clone(&storage),
             CheckpointSource::Primary(primary),
             Arc::new(NoParticipant),
-            Some(towline_wal::SegmentDir::new(
-                vfs,
-                format!("{ROOT}/pg_wal").into(),
-                segment_size(),
-            )),
+            Some(Arc::clone(wal.segments())),
             clock.clone(),
             CheckpointSettings {
                 min_wal_size: 0,

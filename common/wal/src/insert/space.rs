@@ -84,6 +84,12 @@ impl Space {
             .min(self.lowest_pin.load(Ordering::SeqCst))
     }
 
+    /// The end of everything reserved or promised, by those to whom a credit is given: at most the buffers behind what is reserved.
+    pub(crate) fn promised_end(&self) -> BytePosition {
+        let bound = self.reserved.load(Ordering::SeqCst) + self.capacity;
+        BytePosition(self.promised().min(bound))
+    }
+
     /// The end of everything reserved or promised. Credits are read first: one that is spent in between is then counted twice,
     /// never not at all.
     fn promised(&self) -> u64 {

@@ -40,14 +40,11 @@ const MIN_BUFFERS: usize = 4 * towline_base::limits::MAX_OWN_RECORD_BYTES;
 /// The largest: what is in the buffers is unsynced, and the judgement of a log's end relies on a bound of that.
 const MAX_BUFFERS: usize = (MAX_UNSYNCED / 2) as usize;
 
-/// Records up to this credit may use the last space of a full disk: commits, checkpoints.
-const SMALL_RECORD: u32 = 1024;
-
 /// Why no credit was given. Nothing is latched yet, so the caller waits and tries again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoCredit {
     /// The buffers are full: wait until `positions().write` (or `flush`) reaches this. The flush is already asked for. When it is reached
-    /// already, the disk is full: see [`Wal::room_wait`].
+    /// already, the next segment is not there yet, or the disk is full: see [`Wal::room_wait`].
     NeedsFlush(Lsn),
     /// The record can never fit; the statement fails (54000).
     TooLarge {
@@ -241,21 +238,41 @@ impl Wal {
         &self.segments
     }
 
-    /// Takes space for a record of up to `bytes` log bytes (see [`RecordBuilder::credit_needed`], [`super::credit_for`]).
+    /// Takes space for a change of up to `bytes` log bytes (see [`RecordBuilder::credit_needed`], [`super::credit_for`]).
     ///
-    /// While the disk is too full to make further segments, large records are held back before the last segment ends, and at the very
-    /// end small ones too: what is left there is for the checkpoint, which gives space back ([`Self::credit_for_checkpoint`]).
+    /// While a preallocator is at work, changes are held back half a segment before the end of the segments that are there; what is left
+    /// is for the ends of transactions ([`Self::credit_for_end`]), and the very last for the checkpoint, which gives space back
+    /// ([`Self::credit_for_checkpoint`]).
     pub fn credit(&self, bytes: u32) -> Result<Credit, NoCredit> {
+        self.credit_before(bytes, self.config.segment_size.bytes() / 2)
+    }
+
+    /// As [`Self::credit`], for what ends a transaction: it finds room when changes do not any more.
+    pub fn credit_for_end(&self, bytes: u32) -> Result<Credit, NoCredit> {
+        self.credit_before(bytes, self.config.segment_size.bytes() / 16)
+    }
+
+    /// Takes space that leaves `reserve` bytes free before the end of the room.
+    fn credit_before(&self, bytes: u32, reserve: u64) -> Result<Credit, NoCredit> {
         let credit = self.credit_for_checkpoint(bytes)?;
-        let room_end = self.segments.shortage();
-        if room_end == Lsn::MAX || self.fits_shortage(bytes, room_end) {
+        let room_end = self.segments.room_end();
+        if room_end == Lsn::MAX {
+            return Ok(credit);
+        }
+        // With what others have credit for, and we ourselves: no two can be given the same last space.
+        let end = self
+            .map
+            .end_lsn(self.space.promised_end())
+            .saturating_add(reserve);
+        if end <= room_end {
             return Ok(credit);
         }
         drop(credit);
+        self.segments.want(end);
         Err(NoCredit::NeedsFlush(self.positions.flush.get()))
     }
 
-    /// As [`Self::credit`], also while the disk is full.
+    /// As [`Self::credit`], also where no room is known to be.
     pub fn credit_for_checkpoint(&self, bytes: u32) -> Result<Credit, NoCredit> {
         self.space.credit(bytes).map_err(|refused| match refused {
             Refused::TooLarge(max) => NoCredit::TooLarge { bytes, max },
@@ -267,17 +284,10 @@ impl Wal {
         })
     }
 
-    /// What those wait for whom a full disk holds back: the next attempt to make room, a second from now at most. `None` when the disk
-    /// is not full.
+    /// What those wait for who were held back for want of room: the next attempt to make some, a second from now at most. `None` when
+    /// there is room for all who were refused.
     pub fn room_wait(&self) -> Option<LsnWait> {
         self.segments.room_wait()
-    }
-
-    #[cold]
-    fn fits_shortage(&self, bytes: u32, room_end: Lsn) -> bool {
-        let half = self.config.segment_size.bytes() / 2;
-        let reserve = if bytes <= SMALL_RECORD { half / 8 } else { half };
-        self.insert_lsn().saturating_add(u64::from(bytes) + reserve) <= room_end
     }
 
     /// The largest credit that is ever given.

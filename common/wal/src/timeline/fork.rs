@@ -34,17 +34,22 @@ pub fn fork_timeline(
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let history = parent.history.forked(fork, timeline, reason);
-    copy_prefix(parent, fork, timeline.number)?;
+    let segments = SegmentDir::new(parent.vfs.clone(), parent.dir.clone(), parent.segment_size);
+    copy_prefix(&segments, parent, fork, timeline.number)?;
     history.write(&*parent.vfs, &parent.dir)?;
     Ok(history)
 }
 
 /// Makes the segment of `timeline` that begins before `fork` and goes on behind it: its bytes before `fork` are those that `parent`
 /// reads, the rest is zero.
-pub(super) fn copy_prefix(parent: &WalSource, fork: Lsn, timeline: TimelineNumber) -> io::Result<()> {
+pub(super) fn copy_prefix(
+    segments: &SegmentDir,
+    parent: &WalSource,
+    fork: Lsn,
+    timeline: TimelineNumber,
+) -> io::Result<()> {
     let size = parent.segment_size;
     let segment = size.segment_of(fork);
-    let segments = SegmentDir::new(parent.vfs.clone(), parent.dir.clone(), size);
     // What stands behind the fork would be taken along with the rule off.
     let to = if rules::is_off(Rule::ForkIsANewFile) {
         size.end(segment)

@@ -84,6 +84,18 @@ impl ReceivedWal {
         config: ReceiverConfig,
         history: TimelineHistory,
         at: Lsn,
+        publishers: WalPublishers,
+    ) -> io::Result<Self> {
+        let segments = SegmentDir::new(config.vfs.clone(), config.dir.clone(), config.segment_size);
+        Self::open_in(config, Arc::new(segments), history, at, publishers)
+    }
+
+    /// As [`Self::open`], in a directory whose other parties (a restartpoint that recycles) go on with the same value.
+    fn open_in(
+        config: ReceiverConfig,
+        segments: Arc<SegmentDir>,
+        history: TimelineHistory,
+        at: Lsn,
         mut publishers: WalPublishers,
     ) -> io::Result<Self> {
         if publishers.write.get() > at || publishers.flush.get() > at {
@@ -92,9 +104,7 @@ impl ReceivedWal {
                 "published WAL position is beyond the start",
             ));
         }
-        let size = config.segment_size;
-        let segments = Arc::new(SegmentDir::new(config.vfs.clone(), config.dir.clone(), size));
-        let own = segments.path(history.timeline_at(at).number, size.segment_of(at));
+        let own = segments.path(history.timeline_at(at).number, config.segment_size.segment_of(at));
         if !config.vfs.exists(&own)? {
             // At a fork, what is before `at` may still be in the parent's file only; the first write copies it.
             let before = Lsn(at.0.saturating_sub(1));
@@ -174,7 +184,12 @@ impl ReceivedWal {
             known.number == timeline && begin == self.written && self.config.segment_size.offset(begin) != 0
         });
         if begins_here && !self.config.vfs.exists(&self.segments.path(timeline, segment))? {
-            copy_prefix(&self.source_before(timeline), self.written, timeline)?;
+            copy_prefix(
+                &self.segments,
+                &self.source_before(timeline),
+                self.written,
+                timeline,
+            )?;
         }
         let file = self.segments.open_for_write(timeline, segment, false)?;
         self.file = Some((timeline, segment, Arc::clone(&file)));
@@ -254,6 +269,7 @@ impl ReceivedWal {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         self.file = None;
+        self.segments.forget_opened();
         let timeline = history.timeline_at(fork).number;
         let size = self.config.segment_size;
         let path = self.segments.path(timeline, size.segment_of(fork));
@@ -262,11 +278,12 @@ impl ReceivedWal {
             .any(|(known, begin, _)| known.number == timeline && begin == fork);
         // On the same timeline (nothing but an incomplete tail is cut) the file is made anew just the same.
         if !(is_fork && self.config.vfs.exists(&path)?) {
-            copy_prefix(&self.source(self.history.clone()), fork, timeline)?;
+            let parent = self.source(self.history.clone());
+            copy_prefix(&self.segments, &parent, fork, timeline)?;
         }
         history.write(&*self.config.vfs, &self.config.dir)?;
         let (publishers, positions) = Positions::starting_at(fork);
-        let received = Self::open(self.config, history, fork, publishers)?;
+        let received = Self::open_in(self.config, self.segments, history, fork, publishers)?;
         Ok((received, positions))
     }
 

@@ -9,7 +9,7 @@ use towline_base::{Clock, ManualClock, Next, TimelineNumber};
 use towline_storage::checkpoint::PrimarySide;
 use towline_storage::{CheckpointSettings, CheckpointSource, Checkpointer};
 use towline_types::Datum;
-use towline_wal::{CheckedManagers, ImagePolicy, PermitIssuer, SegmentDir, WalTuning};
+use towline_wal::{CheckedManagers, ImagePolicy, PermitIssuer, WalTuning};
 
 use crate::catalog::Table;
 use crate::ddl::verify_table;
@@ -114,12 +114,7 @@ impl Node {
         opened.recover().map_err(text)?;
         let engine = Arc::clone(&opened.engine);
         let writer = engine.writer().map_err(text)?;
-        let segments = writer.wal.segments();
-        let segments = SegmentDir::new(
-            Arc::clone(segments.vfs()),
-            segments.dir().to_owned(),
-            segments.segment_size(),
-        );
+        let segments = Arc::clone(writer.wal.segments());
         let side = PrimarySide {
             wal: Arc::clone(&writer.wal),
             permit: writer.permit.clone(),

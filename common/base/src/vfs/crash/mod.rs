@@ -116,7 +116,7 @@ impl CrashVfs {
         self.world.lock().boundaries()
     }
 
-    /// Cuts the power during boundary `k`, counted from the disk's first.
+    /// Cuts the power during boundary `k`, counted from the disk's first, or during the next one when `k` is passed.
     pub fn crash_at(&self, k: u64) {
         self.world.lock().crash_at(Some(k));
     }

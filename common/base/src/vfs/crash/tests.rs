@@ -85,6 +85,17 @@ fn the_power_goes_in_the_middle_of_the_chosen_boundary() {
     assert_eq!(content(&vfs.after_crash(Unsynced::Kept, 0)), b"one");
 }
 
+/// An order for a boundary that was passed while it was given was never carried out.
+#[test]
+fn the_power_goes_at_the_next_boundary_when_the_chosen_one_is_passed() {
+    let (vfs, file) = disk_with(b"old");
+    let late = vfs.boundaries();
+    vfs.crash_at(late);
+    assert!(!vfs.crashed());
+    assert!(file.write_all_at(b"new", 0).is_err());
+    assert!(vfs.crashed());
+}
+
 #[test]
 fn a_write_under_way_may_reach_the_disk() {
     let (vfs, file) = disk_with(b"old");

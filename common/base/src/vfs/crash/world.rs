@@ -133,7 +133,8 @@ impl World {
     /// Counts a boundary. A change under way when the power goes is recorded, not confirmed.
     fn boundary(&mut self) -> Power {
         self.boundaries += 1;
-        if self.crash_at == Some(self.boundaries) {
+        // A boundary that is passed already counts too: the power must not stay on because the order came late.
+        if self.crash_at.is_some_and(|at| self.boundaries >= at) {
             self.crashed = true;
             Power::GoesNow
         } else {
