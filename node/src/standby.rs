@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use towline_access::Engine;
+use towline_base::settings::keys;
 use towline_base::{Clock, LsnWatch, NodeId, OsVfs, SqlState, SystemClock, Vfs};
 use towline_standby::{
     Backoff, CloneRequest, LogSettings, PromiseFile, StandbyEnd, StandbyParts, StandbyRole, clone_database,
@@ -273,6 +274,10 @@ async fn fill(
             node: id.clone(),
             slot: String::new(),
             data_dir: dir.clone(),
+            timeout: config
+                .settings
+                .duration(keys::wal_receiver_timeout)
+                .filter(|timeout| !timeout.is_zero()),
         };
         let bar = progress_bar();
         tracing::info!(upstream = args.upstream, "copying the primary");
