@@ -93,10 +93,10 @@ pub(crate) struct NodeArgs {
     #[arg(long)]
     pub(crate) data_dir: PathBuf,
     /// Where to serve SQL
-    #[arg(long, default_value = "127.0.0.1:5432")]
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5432")]
     pub(crate) sql_listen: SocketAddr,
     /// Where to serve replication
-    #[arg(long, default_value = "127.0.0.1:7432")]
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7432")]
     pub(crate) grpc_listen: SocketAddr,
     /// Set a setting, above the configuration files
     #[arg(long = "set", value_name = "NAME=VALUE")]
@@ -147,7 +147,7 @@ pub(crate) struct StatusArgs {
     #[arg(long, default_value = "./towline-data")]
     pub(crate) data_dir: PathBuf,
     /// SQL addresses to ask instead
-    #[arg(long = "sql", value_name = "HOST:PORT")]
+    #[arg(long = "sql", value_name = "IP:PORT")]
     pub(crate) addresses: Vec<SocketAddr>,
     /// Print JSON
     #[arg(long)]
@@ -204,7 +204,7 @@ pub(crate) struct ChecksumsArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct HealthArgs {
     /// The SQL address of the node
-    #[arg(long, default_value = "127.0.0.1:5432")]
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5432")]
     pub(crate) sql: SocketAddr,
     /// How long it may take, in milliseconds
     #[arg(long, default_value_t = 3000)]

@@ -55,6 +55,7 @@ impl NodeConfig {
                 "ssl = on is not supported yet, and serving without TLS instead would not be what was asked for; set ssl = off.",
             ));
         }
+        check_memory(&settings)?;
         let secret = read_secret(&args.data_dir, &settings)?;
         if !is_loopback(args.grpc_listen.ip()) && !secret.is_set() {
             return Err(Refusal::new(format!(
@@ -104,6 +105,28 @@ impl NodeConfig {
                 .unwrap_or(Duration::from_secs(60)),
         })
     }
+}
+
+/// Buffers that the machine cannot hold: the kernel would end the node when it fills them.
+pub(crate) fn check_memory(settings: &Settings) -> Outcome {
+    let wanted = settings.bytes(keys::shared_buffers).unwrap_or(0);
+    // A kernel that does not say is not asked again.
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    match total_memory(&text) {
+        Some(memory) if wanted > memory => Err(Refusal::new(format!(
+            "shared_buffers = {} is more than the memory of this machine, {} MB; make it smaller.",
+            settings.show("shared_buffers").unwrap_or_default(),
+            memory >> 20
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The machine's memory in bytes, as `/proc/meminfo` has it.
+fn total_memory(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 fn is_loopback(address: IpAddr) -> bool {
@@ -208,6 +231,20 @@ mod tests {
                 .unwrap_err()
                 .contains("rule 1")
         );
+    }
+
+    /// It started, and the kernel killed it.
+    #[test]
+    fn buffers_beyond_the_machines_memory_are_refused() {
+        let refused = Settings::with(&[("shared_buffers", "8000GB")]).unwrap();
+        let said = check_memory(&refused).unwrap_err().sentence;
+        assert!(said.contains("shared_buffers = 8000GB"), "{said}");
+        assert!(check_memory(&Settings::with(&[]).unwrap()).is_ok());
+        let text = "MemFree:  1 kB\nMemTotal:       24683112 kB\n";
+        assert_eq!(total_memory(text), Some(24_683_112 * 1024));
+        for odd in ["", "MemTotal: many kB", "MemTotal: 18446744073709551615 kB"] {
+            assert_eq!(total_memory(odd), None);
+        }
     }
 
     #[test]

@@ -2,7 +2,11 @@
 //!
 //! The identity file `towline.node` is made with the directory and never copied: a base backup leaves it out, so a
 //! cloned or restored directory is a new node (A6). It is also the marker by which `up --fresh` knows what it may remove.
+//!
+//! While a directory is made, and while `up --fresh` removes one, the marker `towline.init` stands in it: from the first byte to the last
+//! sync. What is in a marked directory is of no use to anybody, and whoever makes it next begins by [clearing](clear) it.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
@@ -15,14 +19,20 @@ use crate::refusal::{Outcome, Refusal};
 pub(crate) const NODE_FILE: &str = "towline.node";
 /// The file whose lock says that a process uses the directory.
 pub(crate) const LOCK_FILE: &str = "towline.lock";
+/// Stands in a directory that is being made or removed.
+pub(crate) const INIT_MARKER: &str = "towline.init";
+/// What a start that was cut short before it had marked the directory may leave in it.
+const LEFTOVERS: [&str; 3] = [LOCK_FILE, "towline.init.tmp", "towline.node.tmp"];
 const HEADER: &str = "towline data directory 1";
 const MAX_NODE_FILE: u64 = 4096;
 
 /// What a path holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Contents {
-    /// Nothing is there, or an empty directory.
+    /// Nothing is there, or an empty directory, or one in which a start had not begun to make anything.
     Nothing,
+    /// What an `init` or a removal that was cut short has left.
+    Unfinished,
     /// A data directory of this node.
     Node(NodeId),
     /// Something that is not ours.
@@ -31,14 +41,16 @@ pub(crate) enum Contents {
 
 /// Looks at a path without changing anything.
 pub(crate) fn look(dir: &Path) -> Outcome<Contents> {
-    let unreadable = |error: &io::Error| {
-        Refusal::new(format!(
-            "{} cannot be read ({error}); check its owner and mode.",
-            dir.display()
-        ))
-    };
-    let mut entries = match std::fs::read_dir(dir) {
+    let unreadable = |error: &io::Error| unreadable(dir, error);
+    let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
+        // A link is there, and what it leads to is not.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && std::fs::symlink_metadata(dir).is_ok() => {
+            return Err(Refusal::new(format!(
+                "{} is a link that leads nowhere; make the directory that it names, or remove it.",
+                dir.display()
+            )));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::Nothing),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             return Err(Refusal::new(format!(
@@ -48,14 +60,82 @@ pub(crate) fn look(dir: &Path) -> Outcome<Contents> {
         }
         Err(error) => return Err(unreadable(&error)),
     };
-    if dir.join(NODE_FILE).exists() {
+    let is_there = |name: &str| dir.join(name).try_exists().map_err(|error| unreadable(&error));
+    if is_there(INIT_MARKER)? {
+        return Ok(Contents::Unfinished);
+    }
+    if is_there(NODE_FILE)? {
         return read_node(dir).map(Contents::Node);
     }
-    match entries.next() {
-        None => Ok(Contents::Nothing),
-        Some(Ok(_)) => Ok(Contents::Foreign),
-        Some(Err(error)) => Err(unreadable(&error)),
+    for entry in entries {
+        let name = entry.map_err(|error| unreadable(&error))?.file_name();
+        if !LEFTOVERS.iter().any(|leftover| name == OsStr::new(leftover)) {
+            return Ok(Contents::Foreign);
+        }
     }
+    Ok(Contents::Nothing)
+}
+
+/// Marks a directory as of no use until it is made, durably. It is there, and locked.
+pub(crate) fn mark(dir: &Path) -> io::Result<()> {
+    let text = b"this directory is being made or removed; towline init begins it anew\n";
+    OsVfs.write_file_atomically(&dir.join(INIT_MARKER), text)
+}
+
+/// What was made in a marked directory is complete and durable.
+pub(crate) fn unmark(dir: &Path) -> io::Result<()> {
+    OsVfs.remove_file(&dir.join(INIT_MARKER))?;
+    OsVfs.sync_dir(dir)
+}
+
+/// Removes everything from a marked directory but the marker and the lock, which the caller holds. Links to directories stay, emptied: where
+/// the data are to lie was the operator's choice.
+pub(crate) fn clear(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if [INIT_MARKER, LOCK_FILE]
+            .iter()
+            .any(|kept| name == OsStr::new(kept))
+        {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(&path)?;
+        } else if path.is_dir() {
+            empty(&path)?;
+        } else {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    OsVfs.sync_dir(dir)
+}
+
+fn empty(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    OsVfs.sync_dir(dir)
+}
+
+/// Clears a marked directory for whoever makes something else of it.
+pub(crate) fn reclaim(dir: &Path) -> Outcome {
+    let _lock = lock(dir)?;
+    let cleared = clear(dir).and_then(|()| unmark(dir));
+    cleared.map_err(|error| Refusal::failed(format!("{} cannot be cleared: {error}.", dir.display())))
+}
+
+/// What is said of a file or directory that may be whole: nothing of it is to be removed.
+pub(crate) fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(format!(
+        "{} cannot be read ({error}); check its owner and mode.",
+        path.display()
+    ))
 }
 
 /// Reads the identity file.
@@ -67,7 +147,12 @@ pub(crate) fn read_node(dir: &Path) -> Outcome<NodeId> {
             path.display()
         ))
     };
-    let bytes = OsVfs.read_file(&path, MAX_NODE_FILE).map_err(|_| damaged())?;
+    let bytes = OsVfs
+        .read_file(&path, MAX_NODE_FILE)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory => damaged(),
+            _ => unreadable(&path, &error),
+        })?;
     parse_node(&String::from_utf8_lossy(&bytes)).ok_or_else(damaged)
 }
 
@@ -112,7 +197,7 @@ pub(crate) fn write_node(dir: &Path, name: &str) -> Outcome<NodeId> {
     check_name(name)?;
     let failed = |error: io::Error| {
         Refusal::failed(format!(
-            "could not write {}: {error}",
+            "{} cannot be written: {error}.",
             dir.join(NODE_FILE).display()
         ))
     };
@@ -197,6 +282,31 @@ mod tests {
             let refused = look(&path).unwrap_err().sentence;
             assert!(refused.contains("is not a directory"), "{refused}");
         }
+    }
+
+    /// It was taken for a node's, or for somebody else's, and neither `init` nor `up` went on with it.
+    #[test]
+    fn what_an_interrupted_init_leaves_is_recognised_and_cleared() {
+        let base = tempfile::tempdir().unwrap();
+        let (dir, elsewhere) = (base.path().join("n"), base.path().join("elsewhere"));
+        std::fs::create_dir(&dir).unwrap();
+        for leftover in LEFTOVERS {
+            std::fs::write(dir.join(leftover), "").unwrap();
+            assert_eq!(look(&dir).unwrap(), Contents::Nothing, "{leftover}");
+        }
+        mark(&dir).unwrap();
+        assert_eq!(look(&dir).unwrap(), Contents::Unfinished);
+        write_node(&dir, "node1").unwrap();
+        std::fs::create_dir_all(dir.join("base/5")).unwrap();
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join("000000010000000000000001"), "wal").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, dir.join("pg_wal")).unwrap();
+        assert_eq!(look(&dir).unwrap(), Contents::Unfinished);
+        reclaim(&dir).unwrap();
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+        assert!(dir.join("pg_wal").is_dir() && !dir.join("base").exists());
+        std::fs::remove_file(dir.join("pg_wal")).unwrap();
+        assert_eq!(look(&dir).unwrap(), Contents::Nothing);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use towline_access::bootstrap::{self, InitOptions};
 use towline_base::limits::{DEFAULT_SEGMENT_BYTES, MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES};
 use towline_base::scram::ScramSecret;
-use towline_base::{Clock, OsVfs, SystemClock, Vfs as _, Xid};
+use towline_base::{Clock, OsVfs, SystemClock, Vfs as _, Xid, failpoint};
 
 use crate::cli::InitArgs;
 use crate::data_dir::{self, Contents};
@@ -18,9 +18,10 @@ const MAX_PASSWORD: u64 = 1024;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &InitArgs) -> Outcome {
+    failpoint::configure_from_env().map_err(Refusal::new)?;
     let password = args.password_file.as_deref().map(read_password).transpose()?;
     match data_dir::look(&args.data_dir)? {
-        Contents::Nothing => {}
+        Contents::Nothing | Contents::Unfinished => {}
         Contents::Node(node) => {
             return Err(Refusal::new(format!(
                 "{} is the data directory of node {} already; start it with towline primary, or choose another directory.",
@@ -60,15 +61,22 @@ fn read_password(path: &Path) -> Outcome<String> {
     let mut text = String::new();
     if path == Path::new("-") {
         std::io::stdin()
-            .take(MAX_PASSWORD)
+            .take(MAX_PASSWORD + 1)
             .read_to_string(&mut text)
             .map_err(failed)?;
     } else {
         std::fs::File::open(path)
             .map_err(failed)?
-            .take(MAX_PASSWORD)
+            .take(MAX_PASSWORD + 1)
             .read_to_string(&mut text)
             .map_err(failed)?;
+    }
+    // One that is cut would be another password.
+    if text.len() as u64 > MAX_PASSWORD {
+        return Err(Refusal::new(format!(
+            "The password file {} is longer than {MAX_PASSWORD} bytes; give it one line with the password.",
+            path.display()
+        )));
     }
     let password = text.lines().next().unwrap_or_default();
     if password.is_empty() {
@@ -81,7 +89,7 @@ fn read_password(path: &Path) -> Outcome<String> {
 }
 
 /// Makes the directory: identity, first WAL, catalog, control file. With a password, logins need it from the start. A directory that
-/// an earlier attempt left unfinished is made anew.
+/// an earlier attempt left unfinished is made anew: it is marked from the first byte to the last sync.
 pub(crate) fn make(
     dir: &Path,
     name: &str,
@@ -101,18 +109,48 @@ pub(crate) fn make(
             dir.display()
         ))
     };
-    let node = data_dir::write_node(dir, name)?;
+    data_dir::check_name(name)?;
+    let broken = |error: std::io::Error| failed(format!("{error}; the same command begins it anew"));
+    OsVfs
+        .create_dir_all(dir)
+        .map_err(|error| failed(error.to_string()))?;
     let _lock = data_dir::lock(dir)?;
+    // Somebody else may have made it since it was looked at.
+    if matches!(data_dir::look(dir)?, Contents::Node(_) | Contents::Foreign) {
+        return Err(Refusal::new(format!(
+            "{} has just been made by another process; choose another directory.",
+            dir.display()
+        )));
+    }
+    data_dir::mark(dir)
+        .and_then(|()| data_dir::clear(dir))
+        .map_err(broken)?;
+    failpoint!("node::init_marked").map_err(broken)?;
+    let node = data_dir::write_node(dir, name)?;
     if password.is_some() {
         OsVfs
             .write_file_atomically(&dir.join("towline.toml"), PASSWORD_RULES.as_bytes())
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(broken)?;
     }
     let vfs = OsVfs::shared();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    bootstrap::init(&vfs, dir, &clock, &options).map_err(|error| failed(error.to_string()))?;
+    bootstrap::init(&vfs, dir, &clock, &options)
+        .map_err(|error| failed(format!("{error}; the same command begins it anew")))?;
+    failpoint!("node::init_made").map_err(broken)?;
+    // The directory's own name too is durable before it counts as made.
+    vfs.sync_dir(&parent_of(dir))
+        .and_then(|()| data_dir::unmark(dir))
+        .map_err(broken)?;
     tracing::info!(node = %node, "data directory is made");
     Ok(())
+}
+
+fn parent_of(dir: &Path) -> std::path::PathBuf {
+    // A bare name, `..` or a link: what the system takes for it.
+    std::fs::canonicalize(dir)
+        .ok()
+        .and_then(|whole| whole.parent().map(Path::to_owned))
+        .unwrap_or_else(|| dir.to_owned())
 }
 
 /// What a node made with a password starts with.

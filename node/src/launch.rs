@@ -100,6 +100,11 @@ fn runtime(name: &'static str, threads: usize) -> Outcome<Runtime> {
 }
 
 fn listen(address: SocketAddr, what: &str, option: &str) -> Outcome<TcpListener> {
+    if address.port() == 0 {
+        return Err(Refusal::new(format!(
+            "The {what} address {address} names no port, and nobody would know where to connect; give one from 1 to 65535 with {option}."
+        )));
+    }
     let listener = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)

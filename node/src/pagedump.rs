@@ -28,14 +28,21 @@ const BTREE_FLAGS: [(u16, &str); 8] = [
 pub(crate) fn run(args: &PagedumpArgs) -> Outcome {
     let unreadable =
         |error: io::Error| Refusal::new(format!("{} cannot be read: {error}.", args.file.display()));
-    let file = File::open(&args.file).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
+    // Before it is opened: a pipe would be waited for.
+    let metadata = std::fs::metadata(&args.file).map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(Refusal::new(format!(
             "{} is a directory; name a relation file in it.",
             args.file.display()
         )));
     }
+    if !metadata.is_file() {
+        return Err(Refusal::new(format!(
+            "{} is not a file; name a relation file.",
+            args.file.display()
+        )));
+    }
+    let file = File::open(&args.file).map_err(unreadable)?;
     let len = metadata.len();
     let blocks = u32::try_from(len / PAGE_SIZE as u64).unwrap_or(u32::MAX);
     let range = match args.block {

@@ -44,6 +44,12 @@ pub(crate) fn run(args: &NodeArgs) -> Outcome {
                 args.data_dir.display()
             )));
         }
+        Contents::Unfinished => {
+            return Err(Refusal::new(format!(
+                "{} was not finished by towline init; begin it anew with: towline init --data-dir {0}",
+                args.data_dir.display()
+            )));
+        }
         Contents::Foreign => {
             return Err(Refusal::new(format!(
                 "{} is not a data directory of Towline; name another with --data-dir.",

@@ -6,17 +6,20 @@
 
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tonic::transport::Uri;
 use towline_access::Engine;
+use towline_base::settings::keys;
 use towline_base::{Clock, LsnWatch, NodeId, OsVfs, SqlState, SystemClock, Vfs};
 use towline_standby::{
-    Backoff, CloneRequest, LogSettings, PromiseFile, StandbyEnd, StandbyParts, StandbyRole, clone_database,
-    mark_for_clone, needs_clone, open_log, wipe,
+    Backoff, CLONE_MARKER, CloneRequest, LogSettings, PROMISE_FILE, PromiseFile, StandbyEnd, StandbyParts,
+    StandbyRole, clone_database, mark_for_clone, needs_clone, open_log, wipe,
 };
-use towline_storage::ControlFile;
+use towline_storage::{ClusterState, ControlFile};
 
 use crate::cli::StandbyArgs;
 use crate::cluster::NodeCluster;
@@ -41,12 +44,7 @@ const LONGEST_RECLONE_PAUSE: Duration = Duration::from_secs(30);
 /// Runs a standby until it is told to stop.
 pub(crate) fn run(args: &StandbyArgs) -> Outcome {
     follow_parent(&args.node)?;
-    if !args.upstream.starts_with("http://") && !args.upstream.starts_with("https://") {
-        return Err(Refusal::new(format!(
-            "\"{}\" is not an address to follow; give the gRPC address of the primary, such as http://127.0.0.1:7432.",
-            args.upstream
-        )));
-    }
+    check_upstream(&args.upstream)?;
     let id = identity(args)?;
     let Launch {
         mut id,
@@ -214,11 +212,64 @@ enum FirstEnd {
     Role(StandbyEnd),
 }
 
+/// An address that can be followed: what is wrong with it would be wrong with every attempt.
+fn check_upstream(upstream: &str) -> Outcome {
+    let wrong = |why: &str| {
+        Err(Refusal::new(format!(
+            "\"{upstream}\" is not an address to follow{why}; give the gRPC address of the primary, such as http://127.0.0.1:7432."
+        )))
+    };
+    let Ok(uri) = upstream.parse::<Uri>() else {
+        return wrong("");
+    };
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return wrong(": TLS between nodes is not supported yet"),
+        _ => return wrong(""),
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return wrong(": it names no host");
+    }
+    if uri.port_u16().is_none_or(|port| port == 0) {
+        return wrong(": it names no port");
+    }
+    if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
+        return wrong(": there is more than a host and a port in it");
+    }
+    Ok(())
+}
+
+/// Whether a primary has run on this directory, and no copy has been begun in its place.
+fn is_a_primarys(dir: &Path) -> bool {
+    let marked = dir.join(CLONE_MARKER).exists() || dir.join(PROMISE_FILE).exists();
+    !marked
+        && ControlFile::open(OsVfs::shared(), dir).is_ok_and(|control| match control.get().state {
+            ClusterState::ShutDown
+            | ClusterState::ShuttingDown
+            | ClusterState::InCrashRecovery
+            | ClusterState::InProduction => true,
+            ClusterState::Starting | ClusterState::ShutDownInRecovery | ClusterState::InArchiveRecovery => {
+                false
+            }
+        })
+}
+
 /// Who this standby is: what the directory says, or a new identity for an empty one.
 fn identity(args: &StandbyArgs) -> Outcome<NodeId> {
     let dir = &args.node.data_dir;
     match data_dir::look(dir)? {
         Contents::Nothing => data_dir::write_node(dir, &args.name),
+        Contents::Unfinished => {
+            data_dir::check_name(&args.name)?;
+            data_dir::reclaim(dir)?;
+            data_dir::write_node(dir, &args.name)
+        }
+        Contents::Node(id) if is_a_primarys(dir) => Err(Refusal::new(format!(
+            "{} is the data directory of the primary {}, and as a standby it could not be a primary any more; run it with towline primary, or \
+             name another with --data-dir.",
+            dir.display(),
+            id.name
+        ))),
         Contents::Node(id) if id.name == args.name => Ok(id),
         Contents::Node(id) => Err(Refusal::new(format!(
             "{} is the data directory of node {}, not of {}; use --name {0}, or another directory.",
@@ -267,6 +318,10 @@ async fn fill(
             node: id.clone(),
             slot: String::new(),
             data_dir: dir.clone(),
+            timeout: config
+                .settings
+                .duration(keys::wal_receiver_timeout)
+                .filter(|timeout| !timeout.is_zero()),
         };
         let bar = progress_bar();
         tracing::info!(upstream = args.upstream, "copying the primary");
@@ -331,4 +386,46 @@ fn begin_again(clones: u32) -> Refusal {
     Refusal::failed(format!(
         "The standby must be started again to clone itself anew ({error})."
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// It was tried for ever, and the directory was made before.
+    #[test]
+    fn an_address_that_nobody_can_have_is_refused_at_once() {
+        for right in ["http://127.0.0.1:7432", "http://node1:7432/", "http://[::1]:7432"] {
+            assert!(check_upstream(right).is_ok(), "{right}");
+        }
+        for (wrong, why) in [
+            ("", "address to follow"),
+            ("127.0.0.1:7432", "address to follow"),
+            ("ftp://node1:7432", "address to follow"),
+            ("http://", "address to follow"),
+            ("http://a b:1", "address to follow"),
+            ("https://node1:7432", "TLS"),
+            ("http://node1", "no port"),
+            ("http://node1:0", "no port"),
+            ("http://node1:99999", "no port"),
+            ("http://:7432", "no host"),
+            ("http://node1:7432/path", "more than"),
+        ] {
+            let said = check_upstream(wrong).unwrap_err().sentence;
+            assert!(said.contains(why), "{wrong}: {said}");
+        }
+    }
+
+    /// It followed, and was a standby's from then on.
+    #[test]
+    fn a_primarys_directory_does_not_become_a_standbys() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("p");
+        crate::init::make(&dir, "p", None, Some("1MB"), towline_base::Xid::FIRST_NORMAL).unwrap();
+        assert!(is_a_primarys(&dir));
+        mark_for_clone(&OsVfs, &dir).unwrap();
+        assert!(!is_a_primarys(&dir));
+        assert!(!is_a_primarys(&base.path().join("missing")));
+    }
 }

@@ -6,6 +6,7 @@ use towline_proto::transport::Secret;
 
 use crate::cli::StatusArgs;
 use crate::config::secret_in;
+use crate::data_dir::unreadable;
 use crate::refusal::{Outcome, Refusal, printed};
 use crate::up::{Asked, CLUSTER_FILE, ClusterFile, SECRET_FILE, ask_all, render};
 
@@ -13,11 +14,12 @@ use crate::up::{Asked, CLUSTER_FILE, ClusterFile, SECRET_FILE, ask_all, render};
 pub(crate) fn run(args: &StatusArgs) -> Outcome {
     let nodes = if args.addresses.is_empty() {
         let path = args.data_dir.join(CLUSTER_FILE);
-        let text = std::fs::read(&path).map_err(|_| {
-            Refusal::new(format!(
-                "There is no cluster in {}; name it with --data-dir, or the nodes with --sql HOST:PORT.",
+        let text = std::fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Refusal::new(format!(
+                "There is no cluster in {}; name it with --data-dir, or the nodes with --sql IP:PORT.",
                 args.data_dir.display()
-            ))
+            )),
+            _ => unreadable(&path, &error),
         })?;
         let file: ClusterFile = serde_json::from_slice(&text).map_err(|error| {
             Refusal::new(format!(
@@ -25,6 +27,12 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
                 path.display()
             ))
         })?;
+        if file.nodes.is_empty() {
+            return Err(Refusal::new(format!(
+                "{} names no nodes; start towline up again.",
+                path.display()
+            )));
+        }
         let given = file.cluster_secret_file.as_deref();
         let given: Vec<(&str, &str)> = given.map(|path| (SECRET_FILE, path)).into_iter().collect();
         file.nodes

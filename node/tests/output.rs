@@ -40,6 +40,7 @@ fn output_that_cannot_be_written_is_an_error() {
         &["pagedump", &file],
         &["waldump", &dir],
         &["waldump", "--stats", &dir],
+        &["checksums", &dir],
         &["init", "--data-dir", &other, "--wal-segment-size", "1MB"],
     ] {
         let output = towline(arguments, full());
@@ -60,6 +61,131 @@ fn a_directory_is_no_relation_file() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("is a directory"), "{said}");
+}
+
+/// What was opened before it was looked at was waited for.
+#[test]
+fn a_pipe_is_no_file_to_dump() {
+    let parent = tempfile::tempdir().unwrap();
+    let pipe = parent.path().join("000000010000000000000001");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    for command in ["waldump", "pagedump"] {
+        let output = towline(&[command, pipe.to_str().unwrap()], Stdio::null());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("file; name"), "{said}");
+    }
+}
+
+/// It left a lock in whatever directory it was pointed at.
+#[test]
+fn checksums_touches_no_directory_that_is_not_a_nodes() {
+    let parent = tempfile::tempdir().unwrap();
+    for dir in [parent.path().to_owned(), parent.path().join("missing")] {
+        let output = towline(&["checksums", dir.to_str().unwrap()], Stdio::null());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("is not a data directory of Towline"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_segment_that_was_cut_short_or_is_none_is_an_error() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = data_dir(parent.path());
+    let name = "000000010000000000000001";
+    let whole = std::fs::read(format!("{dir}/pg_wal/{name}")).unwrap();
+    let path = parent.path().join(name);
+    for (bytes, reason) in [
+        (&whole[..300_000], "is cut short"),
+        (&whole[..10], "does not begin with the header of a WAL segment"),
+        (
+            &[0x5A; 100_000][..],
+            "does not begin with the header of a WAL segment",
+        ),
+        (&[][..], "does not begin with the header of a WAL segment"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let output = towline(&["waldump", path.to_str().unwrap()], Stdio::null());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(reason), "{said}");
+    }
+    for (start, reason) in [
+        ("9/0", "no WAL record at or behind 9/0"),
+        ("nonsense", "is not a WAL position"),
+    ] {
+        let output = towline(&["waldump", "--start", start, &dir], Stdio::null());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(reason), "{said}");
+    }
+}
+
+/// Half a directory was a node's that could not start, or somebody else's that could not be used.
+#[test]
+fn an_init_that_was_cut_short_is_named_and_begun_anew_by_the_same_command() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("data").to_str().unwrap().to_owned();
+    let init = ["init", "--data-dir", &dir, "--wal-segment-size", "1MB"];
+    for cut in [
+        "node::init_marked=crash",
+        "wal::before_fsync=crash",
+        "wal::before_fsync=enospc",
+        "node::init_made=crash",
+        "node::init_made=error",
+    ] {
+        let killed = Command::new(env!("CARGO_BIN_EXE_towline"))
+            .args(init)
+            .env("TOWLINE_FAILPOINTS", cut)
+            .output()
+            .unwrap();
+        assert!(!killed.status.success(), "{cut}");
+        let listen = ["--sql-listen", "127.0.0.1:1", "--grpc-listen", "127.0.0.1:2"];
+        let output = towline(
+            &[&["primary", "--data-dir", &dir], &listen[..]].concat(),
+            Stdio::null(),
+        );
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{cut}: {said}");
+        assert!(
+            said.contains("begin it anew with: towline init --data-dir"),
+            "{cut}: {said}"
+        );
+        let output = towline(&init, Stdio::null());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{cut}: {said}");
+        assert!(
+            towline(&["controldata", &dir], Stdio::null()).status.success(),
+            "{cut}"
+        );
+        assert!(
+            !towline(&init, Stdio::null()).status.success(),
+            "it is made: {cut}"
+        );
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
+
+/// A password was cut after 1024 bytes, and nobody could log in with the whole.
+#[test]
+fn a_password_file_that_holds_no_password_makes_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("data").to_str().unwrap().to_owned();
+    let file = parent.path().join("password").to_str().unwrap().to_owned();
+    let arguments = ["init", "--data-dir", &dir, "--password-file", &file];
+    for (bytes, reason) in [
+        (vec![b'x'; 1025], "is longer than 1024 bytes"),
+        (vec![], "is empty"),
+        (vec![0xFF, b'\n'], "cannot be read"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let output = towline(&arguments, Stdio::null());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(reason) && !said.contains("xxx"), "{said}");
+        assert!(!Path::new(&dir).exists());
+    }
 }
 
 #[test]

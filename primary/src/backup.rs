@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::mpsc::error::TrySendError;
 use tonic::Status;
 use towline_base::limits::MAX_WAL_CHUNK_BYTES;
 use towline_base::rules::{self, Rule};
@@ -33,6 +33,9 @@ pub const NOT_COPIED: [&str; 3] = ["pg_wal", "log", "slots"];
 
 /// How long a backup waits for the slot.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at whether a backup that waits for its standby may go on.
+const LOOK: Duration = Duration::from_millis(100);
 
 type Out = mpsc::Sender<Result<pb::BackupMessage, Status>>;
 
@@ -71,7 +74,12 @@ pub(crate) fn run(core: &Core, state: &SenderState, slot: &str, out: &Out) {
 
 /// Keeps the WAL from a checkpoint's redo pointer on, and returns that checkpoint's control data. A stream of the node's earlier
 /// incarnation, whose end was not noticed yet, is waited for.
-fn reserve(core: &Core, state: &SenderState, slot: &str) -> Result<(ControlData, SlotGuard), Broken> {
+fn reserve(
+    core: &Core,
+    state: &SenderState,
+    slot: &str,
+    out: &Out,
+) -> Result<(ControlData, SlotGuard), Broken> {
     let segment_size = core.wal.segments().segment_size();
     let begun = core.clock.now();
     loop {
@@ -85,9 +93,12 @@ fn reserve(core: &Core, state: &SenderState, slot: &str) -> Result<(ControlData,
             Ok(_) => {}
             Err(SlotError::InUse(_)) if core.clock.now().since(begun) < SLOT_PATIENCE => {
                 may_go_on(core, state)?;
+                if out.is_closed() {
+                    return Err(Broken::Gone);
+                }
                 std::thread::park_timeout(SLOT_PAUSE);
             }
-            Err(error) => return Err(Broken::Failed(no_slot(error, &state.node))),
+            Err(error) => return Err(Broken::Failed(no_slot(core, error, &state.node))),
         }
     }
 }
@@ -110,7 +121,7 @@ fn take_slot(core: &Core, state: &SenderState, slot: &str, begin: Lsn) -> Result
 }
 
 fn copy(core: &Core, state: &SenderState, slot: &str, out: &Out) -> Result<u64, Broken> {
-    let (data, guard) = reserve(core, state, slot)?;
+    let (data, guard) = reserve(core, state, slot, out)?;
     let files = list(core)?;
     let total: u64 = files.iter().map(|(_, len)| len).sum();
     let start = pb::BackupStart {
@@ -260,18 +271,34 @@ fn send(core: &Core, state: &SenderState, out: &Out, message: Message) -> Result
     let message = Ok(pb::BackupMessage {
         message: Some(message),
     });
-    let Some(timeout) = core.sender_timeout() else {
-        return out.blocking_send(message).map_err(|_| Broken::Gone);
+    let message = match out.try_send(message) {
+        Ok(()) => return Ok(()),
+        Err(TrySendError::Closed(_)) => return Err(Broken::Gone),
+        Err(TrySendError::Full(message)) => message,
     };
-    let sending = out.send_timeout(message, timeout);
-    tokio::runtime::Handle::current()
-        .block_on(sending)
-        .map_err(|error| match error {
-            SendTimeoutError::Closed(_) => Broken::Gone,
-            SendTimeoutError::Timeout(_) => Broken::Failed(Status::deadline_exceeded(
-                "the standby has taken nothing within wal_sender_timeout",
-            )),
-        })
+    // Neither a stop nor the node's next attempt waits for a standby that takes nothing.
+    let waiting = async {
+        let mut sending = std::pin::pin!(out.send(message));
+        let begun = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent.map_err(|_| Broken::Gone),
+                () = state.cancel.cancelled() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            may_go_on(core, state)?;
+            if core
+                .sender_timeout()
+                .is_some_and(|timeout| begun.elapsed() >= timeout)
+            {
+                return Err(Broken::Failed(Status::deadline_exceeded(
+                    "the standby has taken nothing within wal_sender_timeout",
+                )));
+            }
+        }
+    };
+    tokio::runtime::Handle::current().block_on(waiting)
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ use super::*;
 use crate::seen::SeenTimelines;
 use crate::slots::Slots;
 use crate::sync_rep::{QuorumPublishers, SyncRep};
+use crate::walsender::Kind;
 use crate::{PrimaryParts, PrimaryRole};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -279,7 +280,15 @@ fn a_copy_shows_whole_transactions(off: bool) -> bool {
         incarnation: Incarnation([2; 16]),
     };
     let cancel = CancellationToken::new();
-    let state = SenderState::new(7, node, String::new(), &*core.clock, None, Lsn::INVALID, cancel);
+    let state = SenderState::new(
+        7,
+        node,
+        String::new(),
+        &*core.clock,
+        Kind::Backup,
+        Lsn::INVALID,
+        cancel,
+    );
     // So narrow that the copy is never more than two messages ahead.
     let (out, mut copied) = mpsc::channel(1);
     let runtime = primary.runtime.handle().clone();

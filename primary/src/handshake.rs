@@ -9,9 +9,10 @@
 
 use std::fmt;
 
-use towline_base::{Lsn, TimelineId};
+use towline_base::{Lsn, NodeId, TimelineId};
 use towline_proto::may_follow;
 use towline_wal::TimelineHistory;
+use towline_wal::records::timestamp;
 
 /// What a standby says of its log.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,15 @@ pub enum Refusal {
         /// The end of our log.
         end: Lsn,
     },
+    /// Another process with the same identity has a stream.
+    Streams {
+        /// The node of that stream.
+        node: NodeId,
+        /// Where it comes from.
+        address: String,
+        /// When it began, in microseconds since 2000.
+        since: i64,
+    },
 }
 
 /// What an operator can do about a primary that lacks what its standby has.
@@ -93,6 +103,15 @@ impl fmt::Display for Refusal {
                     f,
                     "the standby is at {position}, beyond the end of this timeline at {end}: the primary lacks what it has sent; \
                      {REMEDY}"
+                )
+            }
+            Refusal::Streams { node, address, since } => {
+                write!(
+                    f,
+                    "the standby {node} streams already, from {address} since {}: two processes run on copies of one data directory; stop \
+                     one of them, or remove the directory of the copy so that it clones itself under an identity of its own (a stream \
+                     whose other side has gone is given up after wal_sender_timeout)",
+                    timestamp(*since)
                 )
             }
         }

@@ -13,6 +13,7 @@ pub mod handshake;
 mod lag;
 mod role;
 pub mod seen;
+mod senders;
 mod service;
 pub mod slots;
 mod source;

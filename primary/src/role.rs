@@ -27,6 +27,7 @@ use towline_wal::{TimelineHistory, Wal};
 
 use crate::handshake::Refusal;
 use crate::seen::SeenTimelines;
+use crate::senders::Senders;
 use crate::service::ReplicationService;
 use crate::slots::{Bounds, Slots};
 use crate::source::LogBytes;
@@ -96,7 +97,7 @@ pub(crate) struct Core {
     pub(crate) draining: Notify,
     drain_to: AtomicU64,
     stopping: AtomicBool,
-    senders: Mutex<BTreeMap<i32, Arc<SenderState>>>,
+    pub(crate) senders: Senders,
     last_pid: AtomicI32,
     on_feedback: FeedbackHook,
     /// Why nodes were refused last.
@@ -148,30 +149,10 @@ impl Core {
         }
     }
 
-    pub(crate) fn add_sender(&self, state: Arc<SenderState>) {
-        self.senders.lock().insert(state.pid, state);
-    }
-
-    pub(crate) fn remove_sender(&self, state: &SenderState) {
-        self.senders.lock().remove(&state.pid);
-    }
-
-    /// Ends the streams of a node that connects anew: it has noticed the end of the old one before we did.
-    pub(crate) fn end_streams_of(&self, node: &NodeId) {
-        for sender in self.senders.lock().values().filter(|sender| sender.node == *node) {
-            sender.cancel.cancel();
-        }
-    }
-
     /// A standby's oldest snapshot has changed, or the standby has gone.
     pub(crate) fn feedback_changed(&self) {
-        let senders = self.senders.lock();
-        (self.on_feedback)(
-            senders
-                .values()
-                .filter_map(|sender| sender.oldest_snapshot())
-                .min(),
-        );
+        self.senders
+            .with_oldest_snapshot(|oldest| (self.on_feedback)(oldest));
     }
 
     /// Says once, however often the standby comes back, why it gets no stream.
@@ -253,7 +234,7 @@ impl PrimaryRole {
             draining: Notify::new(),
             drain_to: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
-            senders: Mutex::new(BTreeMap::new()),
+            senders: Senders::default(),
             last_pid: AtomicI32::new(std::process::id() as i32 + 1),
             on_feedback: parts.on_feedback,
             said_refused: Mutex::new(BTreeMap::new()),
@@ -317,7 +298,11 @@ impl PrimaryRole {
         core.draining.notify_waiters();
         core.tasks.close();
         if tokio::time::timeout(timeout, core.tasks.wait()).await.is_err() {
-            tracing::warn!("standbys did not confirm the end of the log in time");
+            let silent = core.senders.rows(|sender| sender.node.name.clone());
+            tracing::warn!(
+                "standbys did not confirm the end of the log in time: {}",
+                silent.join(", ")
+            );
         }
         self.abort().await;
     }
@@ -349,16 +334,15 @@ impl PrimaryView {
     /// Rows of pg_stat_replication.
     pub fn replication(&self) -> Vec<ReplicationRow> {
         let members = self.core.sync_rep.rows();
-        let senders = self.core.senders.lock();
-        let row = |sender: &Arc<SenderState>| {
-            let member = members.iter().find(|row| Some(row.id) == sender.member);
+        let row = |sender: &SenderState| {
+            let member = members.iter().find(|row| Some(row.id) == sender.member());
             let reached = member.map(|row| row.member.reached).unwrap_or_default();
             let lags = sender.lags();
             ReplicationRow {
                 pid: sender.pid,
                 user: "postgres".to_owned(),
                 application_name: sender.node.name.clone(),
-                client_addr: sender.address.clone(),
+                client_addr: sender.host(),
                 backend_start: sender.started,
                 state: sender.phase().name().to_owned(),
                 sent_lsn: sender.sent(),
@@ -373,7 +357,7 @@ impl PrimaryView {
                 reply_time: Some(sender.last_reply()),
             }
         };
-        senders.values().map(row).collect()
+        self.core.senders.rows(row)
     }
 
     /// Rows of pg_replication_slots.

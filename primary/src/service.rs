@@ -7,19 +7,20 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use towline_base::settings::keys;
-use towline_base::{Lsn, NodeId, TimelineId, TimelineNumber};
+use towline_base::{Incarnation, Lsn, NodeId, TimelineId, TimelineNumber};
 use towline_proto::replication as pb;
 use towline_proto::replication::replication_server::Replication;
 use towline_proto::replication::{PrimaryMessage, StandbyMessage, primary_message, standby_message};
 use towline_proto::transport::MESSAGE_LIMIT;
 use towline_proto::{PROTOCOL_VERSION, reclone, required};
 use towline_wal::TimelineHistory;
+use towline_wal::records::timestamp;
 
 use crate::backup;
 use crate::handshake::{self, TheirLog};
 use crate::role::Core;
 use crate::slots::{SlotError, SlotGuard, Slots, slot_name_of};
-use crate::walsender::{IN_FLIGHT, Sender, SenderState, receive_acks};
+use crate::walsender::{IN_FLIGHT, Kind, Sender, SenderState, receive_acks};
 
 /// How long a new stream has to introduce itself.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -51,14 +52,23 @@ impl From<SlotError> for Status {
 }
 
 /// Why a node gets no slot, with what to do about it.
-pub(crate) fn no_slot(error: SlotError, node: &NodeId) -> Status {
-    match error {
-        SlotError::InUse(_) => Status::already_exists(format!(
-            "{error}: an earlier stream has not ended yet, or another standby has the name \"{}\" too; give each a name of its own",
-            node.name
-        )),
-        other => other.into(),
-    }
+pub(crate) fn no_slot(core: &Core, error: SlotError, node: &NodeId) -> Status {
+    let SlotError::InUse(slot) = &error else {
+        return error.into();
+    };
+    let user = core.slots.user(slot).and_then(|pid| core.senders.of_pid(pid));
+    let user = user.map_or_else(String::new, |user| {
+        format!(
+            " by the standby {}, from {} since {}",
+            user.node,
+            user.address,
+            timestamp(user.started)
+        )
+    });
+    Status::already_exists(format!(
+        "{error}{user}: an earlier stream has not ended yet, or another standby has the name \"{}\" too; give each a name of its own",
+        node.name
+    ))
 }
 
 impl ReplicationService {
@@ -123,7 +133,33 @@ impl ReplicationService {
         Ok((node, start))
     }
 
-    /// The slot of a stream. An older stream of the same node, whose end was not noticed yet, is ended for it.
+    /// Lets a new stream of a node in, or says which one it has already. One that has just ended, or whose other side has gone, is given a
+    /// moment to leave.
+    async fn make_room(&self, node: &NodeId, instance: Option<Incarnation>) -> Result<(), Status> {
+        let (core, arrived) = (&*self.core, self.core.clock.now());
+        let deadline = tokio::time::Instant::now() + SLOT_PATIENCE;
+        let mut asked = false;
+        while let Some(earlier) = core.senders.in_the_way(node, instance) {
+            let lives = earlier.has_spoken_since(arrived, &*core.clock);
+            if lives || core.stopping() || tokio::time::Instant::now() >= deadline {
+                return Err(self.has_a_stream(node, &earlier));
+            }
+            if !asked {
+                asked = true;
+                earlier.ask_for_sign();
+            }
+            tokio::time::sleep(SLOT_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    fn has_a_stream(&self, node: &NodeId, earlier: &SenderState) -> Status {
+        let refusal = earlier.refusal();
+        self.core.say_refused(node, &refusal);
+        Status::already_exists(refusal.to_string())
+    }
+
+    /// The slot of a stream. An older stream of the same process, whose end was not noticed yet, has been ended for it.
     async fn take_slot(
         &self,
         name: &str,
@@ -136,9 +172,8 @@ impl ReplicationService {
         } else {
             name.to_owned()
         };
-        self.core.end_streams_of(node);
         let slots = &self.core.slots;
-        let refused = |error| no_slot(error, node);
+        let refused = |error| no_slot(&self.core, error, node);
         let ensure = || {
             let (name, node) = (name.clone(), node.clone());
             self.core
@@ -160,6 +195,13 @@ impl ReplicationService {
             }
         }
     }
+}
+
+/// Where a request comes from, with its port.
+fn address_of<T>(request: &Request<T>) -> String {
+    request
+        .remote_addr()
+        .map_or_else(String::new, |address| address.to_string())
 }
 
 /// A history as its file has it, of the timeline that the node says it is on.
@@ -205,9 +247,7 @@ impl Replication for ReplicationService {
         request: Request<Streaming<StandbyMessage>>,
     ) -> Result<Response<Self::StartReplicationStream>, Status> {
         self.admit(&request)?;
-        let address = request
-            .remote_addr()
-            .map_or_else(String::new, |address| address.ip().to_string());
+        let address = address_of(&request);
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(HANDSHAKE_TIME, inbound.message());
         let first = first
@@ -220,22 +260,30 @@ impl Replication for ReplicationService {
             return Err(Status::invalid_argument("the first message must be a handshake"));
         };
         let (node, start) = self.check_handshake(&hello)?;
+        let instance = Incarnation::from_slice(&hello.instance);
+        self.make_room(&node, instance).await?;
         let pid = self.core.next_pid();
         let slot = self.take_slot(&hello.slot, &node, start.lsn, pid).await?;
         let permit = self.core.admit_sender()?;
         let member = self.core.sync_rep.join(node.clone());
         let (out, stream) = mpsc::channel(IN_FLIGHT);
         let cancel = self.core.cancel.child_token();
-        let state = Arc::new(SenderState::new(
+        let mut state = SenderState::new(
             pid,
             node,
             address,
             &*self.core.clock,
-            Some(member),
+            Kind::Stream(member),
             start.lsn,
             cancel.clone(),
-        ));
-        self.core.add_sender(Arc::clone(&state));
+        );
+        state.instance = instance;
+        let state = Arc::new(state);
+        // Since there was room, another one may have come.
+        if let Err(earlier) = self.core.senders.add(&state) {
+            self.core.sync_rep.leave(member);
+            return Err(self.has_a_stream(&state.node, &earlier));
+        }
         tracing::info!(standby = %state.node, start = %start.lsn, timeline = %start.timeline, "standby connects");
         let reply = pb::HandshakeReply {
             history: self.core.history.to_text().into(),
@@ -265,7 +313,7 @@ impl Replication for ReplicationService {
             sender.run().await;
             cancel.cancel();
             let _ = acks.await;
-            core.remove_sender(&state);
+            core.senders.remove(&state);
             core.sync_rep.leave(member);
             core.feedback_changed();
             drop(permit);
@@ -279,9 +327,7 @@ impl Replication for ReplicationService {
         request: Request<pb::BaseBackupRequest>,
     ) -> Result<Response<Self::BaseBackupStream>, Status> {
         self.admit(&request)?;
-        let address = request
-            .remote_addr()
-            .map_or_else(String::new, |address| address.ip().to_string());
+        let address = address_of(&request);
         let request = request.into_inner();
         let node: NodeId = required(request.node, "backup request without node")?;
         let pid = self.core.next_pid();
@@ -290,7 +336,7 @@ impl Replication for ReplicationService {
         } else {
             request.slot
         };
-        self.core.end_streams_of(&node);
+        self.core.senders.end_backups_of(&node);
         let permit = self.core.admit_sender()?;
         let cancel = self.core.cancel.child_token();
         let clock = &*self.core.clock;
@@ -299,16 +345,18 @@ impl Replication for ReplicationService {
             node,
             address,
             clock,
-            None,
+            Kind::Backup,
             Lsn::INVALID,
             cancel,
         ));
         let (out, stream) = mpsc::channel(IN_FLIGHT);
         let core = Arc::clone(&self.core);
-        self.core.add_sender(Arc::clone(&state));
+        if let Err(earlier) = self.core.senders.add(&state) {
+            return Err(self.has_a_stream(&state.node, &earlier));
+        }
         self.core.tasks.spawn_blocking(move || {
             backup::run(&core, &state, &slot, &out);
-            core.remove_sender(&state);
+            core.senders.remove(&state);
             drop(permit);
         });
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -290,6 +290,11 @@ impl Slots {
         })
     }
 
+    /// Who uses a slot.
+    pub fn user(&self, name: &str) -> Option<i32> {
+        self.slots.lock().get(name).and_then(|slot| slot.active)
+    }
+
     /// Removes a slot that is not in use.
     pub fn drop_slot(&self, name: &str) -> Result<(), SlotError> {
         let _files = self.files.lock();

@@ -48,6 +48,13 @@ impl QuorumPublishers {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct MemberId(u64);
 
+#[cfg(test)]
+impl MemberId {
+    pub(crate) fn of_tests(number: u64) -> MemberId {
+        MemberId(number)
+    }
+}
+
 struct State {
     names: SyncNames,
     /// Connections, and what each has told, in the same order.
@@ -277,6 +284,12 @@ impl SyncRep {
     /// What a member has acknowledged.
     pub fn reached(&self, id: MemberId) -> Option<Reached> {
         self.state.lock().member_mut(id).map(|member| member.reached)
+    }
+
+    /// Whether every member that is connected has made the log durable up to here.
+    pub fn all_have(&self, end: Lsn) -> bool {
+        let state = self.state.lock();
+        state.members.iter().all(|member| member.reached.flush >= end)
     }
 
     /// Every member, for pg_stat_replication.

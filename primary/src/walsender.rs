@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
-use towline_base::{Clock, Lsn, Moment, NodeId, TimelineId};
+use towline_base::{Clock, Incarnation, Lsn, Moment, NodeId, TimelineId};
 use towline_proto::replication::{
     Ack, Goodbye, Keepalive, PrimaryMessage, Progress, StandbyMessage, primary_message, standby_message,
 };
@@ -75,14 +75,26 @@ impl Phase {
     }
 }
 
+/// What a walsender sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A base backup.
+    Backup,
+    /// The log, to this member.
+    Stream(MemberId),
+}
+
 /// What others see of a walsender.
 #[derive(Debug)]
 pub(crate) struct SenderState {
     pub(crate) pid: i32,
     pub(crate) node: NodeId,
+    /// The process at the other end, when it says which it is.
+    pub(crate) instance: Option<Incarnation>,
+    /// Where it comes from: address and port.
     pub(crate) address: String,
     pub(crate) started: i64,
-    pub(crate) member: Option<MemberId>,
+    kind: Kind,
     pub(crate) cancel: CancellationToken,
     phase: AtomicU8,
     sent: AtomicU64,
@@ -94,6 +106,8 @@ pub(crate) struct SenderState {
     caught_up: AtomicBool,
     /// The standby wants to hear from us.
     reply_wanted: Notify,
+    /// Somebody else wants to know whether the standby is still there.
+    sign_wanted: Notify,
     /// How the standby broke the protocol.
     broken: OnceLock<BadMessage>,
     lag: Mutex<LagTracker>,
@@ -106,7 +120,7 @@ impl SenderState {
         node: NodeId,
         address: String,
         clock: &dyn Clock,
-        member: Option<MemberId>,
+        kind: Kind,
         start: Lsn,
         cancel: CancellationToken,
     ) -> SenderState {
@@ -114,9 +128,10 @@ impl SenderState {
         SenderState {
             pid,
             node,
+            instance: None,
             address,
             started,
-            member,
+            kind,
             cancel,
             phase: AtomicU8::new(Phase::Startup as u8),
             // Before the sender's first turn: the standby's first ack may be here earlier.
@@ -127,9 +142,32 @@ impl SenderState {
             heard: AtomicU64::new(clock.now().0),
             caught_up: AtomicBool::new(false),
             reply_wanted: Notify::new(),
+            sign_wanted: Notify::new(),
             broken: OnceLock::new(),
             lag: Mutex::new(LagTracker::default()),
         }
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        self.member().is_some()
+    }
+
+    pub(crate) fn member(&self) -> Option<MemberId> {
+        match self.kind {
+            Kind::Backup => None,
+            Kind::Stream(member) => Some(member),
+        }
+    }
+
+    /// The address without the port, as pg_stat_replication has it.
+    pub(crate) fn host(&self) -> String {
+        let parsed = self.address.parse::<std::net::SocketAddr>();
+        parsed.map_or_else(|_| self.address.clone(), |address| address.ip().to_string())
+    }
+
+    /// Has the standby asked for a sign of life.
+    pub(crate) fn ask_for_sign(&self) {
+        self.sign_wanted.notify_one();
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
@@ -301,23 +339,24 @@ impl Sender {
     fn caught_up(&self, sent: Lsn) {
         if !self.state.caught_up.swap(true, Ordering::Relaxed) {
             self.state.set_phase(Phase::Streaming);
-            if let Some(member) = self.state.member {
+            if let Some(member) = self.state.member() {
                 self.core.sync_rep.set_streaming(member);
             }
             tracing::info!(standby = %self.state.node, %sent, "standby has caught up");
         }
     }
 
-    /// Whether the node stops and this standby has all that it will get.
+    /// Whether the node stops and this standby has all that it will get: the end of the log, and the word that the quorum has it, which may
+    /// still need other standbys. Those that are connected are waited for; without any that could bring it, the quorum stays behind.
     fn drained(&self, sent: Lsn) -> bool {
         let Some(end) = self.core.drain_to() else {
             return false;
         };
-        let durable_there = self
-            .state
-            .member
-            .and_then(|member| self.core.sync_rep.reached(member));
-        sent >= end && durable_there.is_some_and(|reached| reached.flush >= end)
+        let sync_rep = &self.core.sync_rep;
+        let durable_there = self.state.member().and_then(|member| sync_rep.reached(member));
+        sent >= end
+            && durable_there.is_some_and(|reached| reached.flush >= end)
+            && (sync_rep.quorum().get() >= end || sync_rep.all_have(end))
     }
 
     /// Waits for more WAL, for a quorum above the one that was looked at, or for what else there is to do.
@@ -361,6 +400,11 @@ impl Sender {
             }
             _ = self.core.sync_rep.quorum().wait_past(seen_quorum) => {}
             () = draining => {}
+            () = self.state.sign_wanted.notified() => {
+                if !self.send(self.keepalive(true)).await? {
+                    return Ok(Woken::Stop);
+                }
+            }
             () = self.state.reply_wanted.notified() => {
                 if !self.send(self.keepalive(false)).await? {
                     return Ok(Woken::Stop);
@@ -468,7 +512,7 @@ fn on_ack(core: &Core, state: &SenderState, slot: Option<&SlotGuard>, ack: Ack) 
     {
         slot.confirm(flush);
     }
-    if let Some(member) = state.member {
+    if let Some(member) = state.member() {
         core.sync_rep.on_ack(
             member,
             timeline,
@@ -505,7 +549,7 @@ mod tests {
         };
         let clock = ManualClock::new(0);
         let (address, cancel) = (String::new(), CancellationToken::new());
-        let state = SenderState::new(1, node, address, &clock, None, Lsn(700), cancel);
+        let state = SenderState::new(1, node, address, &clock, Kind::Backup, Lsn(700), cancel);
         assert_eq!(state.sent(), Lsn(700));
     }
 }

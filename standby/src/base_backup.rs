@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -96,6 +97,8 @@ pub struct CloneRequest {
     pub slot: String,
     /// The data directory; it exists, and holds no database.
     pub data_dir: PathBuf,
+    /// `wal_receiver_timeout`: how long the primary may send nothing. `None` waits for ever.
+    pub timeout: Option<Duration>,
 }
 
 /// Whether a data directory holds no complete database: it was never filled, or its copy was not finished, or it is marked.
@@ -114,11 +117,30 @@ pub fn mark_for_clone(vfs: &dyn Vfs, data_dir: &Path) -> io::Result<()> {
 /// Removes the database from a marked data directory; files at the top (identity, configuration, locks) and the log stay.
 pub fn wipe(vfs: &dyn Vfs, data_dir: &Path) -> io::Result<()> {
     for entry in vfs.read_dir(data_dir)? {
-        if entry.is_dir && entry.name != "log" {
-            vfs.remove_dir_all(&data_dir.join(&entry.name))?;
+        let path = data_dir.join(&entry.name);
+        if entry.name == "log" {
+            continue;
+        }
+        if entry.is_dir {
+            vfs.remove_dir_all(&path)?;
+        } else if vfs.metadata(&path).is_ok_and(|found| found.is_dir) {
+            // A link to a directory, on another disk perhaps: what is in it is ours, the link is the operator's.
+            wipe_linked(vfs, &path)?;
         }
     }
     vfs.sync_dir(data_dir)
+}
+
+fn wipe_linked(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
+    for entry in vfs.read_dir(dir)? {
+        let path = dir.join(&entry.name);
+        if entry.is_dir {
+            vfs.remove_dir_all(&path)?;
+        } else {
+            vfs.remove_file(&path)?;
+        }
+    }
+    vfs.sync_dir(dir)
 }
 
 /// Copies the primary's database. The directory is marked before anything else, so an interrupted copy is begun anew; it must have been
@@ -137,7 +159,9 @@ pub async fn clone_database(
         node: Some((&request.node).into()),
         slot: request.slot.clone(),
     };
-    let mut messages = client.base_backup(wanted).await?.into_inner();
+    let mut messages = in_time(request.timeout, client.base_backup(wanted))
+        .await?
+        .into_inner();
     let (to_disk, mut queue) = mpsc::channel::<Message>(QUEUE);
     let mut copy = Copy::new(Arc::clone(vfs), request.data_dir.clone());
     let disk = tokio::task::spawn_blocking(move || -> Result<bool, CloneError> {
@@ -148,7 +172,7 @@ pub async fn clone_database(
     });
     let mut done = CloneProgress::default();
     let received = async {
-        while let Some(message) = messages.message().await? {
+        while let Some(message) = in_time(request.timeout, messages.message()).await? {
             let message = message.message.ok_or(BadMessage("empty backup message"))?;
             match &message {
                 Message::Start(start) => {
@@ -176,6 +200,22 @@ pub async fn clone_database(
         (Err(error), _) | (Ok(_), Err(error)) => Err(error),
         (Ok(true), Ok(())) => Ok(()),
         (Ok(false), Ok(())) => Err(CloneError::Primary("the stream ended early".to_owned())),
+    }
+}
+
+/// What the primary answers, unless it is silent for too long: a ping of the connection says nothing of the copy.
+async fn in_time<T>(
+    timeout: Option<Duration>,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, CloneError> {
+    let Some(timeout) = timeout else {
+        return Ok(answer.await?);
+    };
+    match tokio::time::timeout(timeout, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(CloneError::Primary(
+            "the primary has sent nothing within wal_receiver_timeout".to_owned(),
+        )),
     }
 }
 
@@ -434,5 +474,23 @@ mod tests {
         ] {
             assert!(safe_path(name).is_none(), "{name}");
         }
+    }
+
+    /// A link to a directory was passed over: what an earlier copy had there stayed, and was read as this one's log.
+    #[test]
+    fn what_lies_behind_a_link_is_wiped_and_the_link_stays() {
+        let base = tempfile::tempdir().unwrap();
+        let (dir, elsewhere) = (base.path().join("data"), base.path().join("wal"));
+        for made in [&dir, &elsewhere, &dir.join("base"), &dir.join("log")] {
+            std::fs::create_dir(made).unwrap();
+        }
+        std::os::unix::fs::symlink(&elsewhere, dir.join("pg_wal")).unwrap();
+        std::fs::write(elsewhere.join("000000010000000000000001"), "old").unwrap();
+        std::fs::write(dir.join("towline.toml"), "mine").unwrap();
+        wipe(&towline_base::OsVfs, &dir).unwrap();
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+        let names = ["pg_wal", "log", "towline.toml"];
+        assert!(names.iter().all(|name| dir.join(name).exists()));
+        assert!(!dir.join("base").exists());
     }
 }

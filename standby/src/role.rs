@@ -72,9 +72,9 @@ impl StandbyRole {
     /// Starts streaming and replay. The stream runs on this runtime; writing and replay have threads of their own.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// When a thread cannot be started, or no random numbers are to be had.
     pub fn start(parts: StandbyParts, runtime: &tokio::runtime::Handle) -> std::io::Result<StandbyRole> {
-        let (shared, received, quorum) = Shared::new(parts);
+        let (shared, received, quorum) = Shared::new(parts)?;
         let shared = Arc::new(shared);
         let (commands, queue) = mpsc::channel(QUEUE);
         let writer = writer::spawn(Arc::clone(&shared), received, quorum, queue)?;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use towline_base::settings::{Settings, keys};
-use towline_base::{Clock, Lsn, LsnPublisher, LsnWatch, NodeId, SystemId, TimelineId};
+use towline_base::{Clock, Incarnation, Lsn, LsnPublisher, LsnWatch, NodeId, SystemId, TimelineId};
 use towline_proto::replication::Ack;
 use towline_proto::transport::Secret;
 use towline_wal::{Positions, ReceivedWal, TimelineHistory, WalSource};
@@ -47,6 +47,8 @@ pub(crate) struct LogView {
 
 pub(crate) struct Shared {
     pub(crate) node: NodeId,
+    /// This start of the node: the primary tells it from a copy of its directory by this.
+    pub(crate) instance: Incarnation,
     pub(crate) system: SystemId,
     pub(crate) settings: Arc<Settings>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -89,10 +91,14 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     /// What all parts share, the log, and the right to publish the quorum.
-    pub(crate) fn new(parts: StandbyParts) -> (Shared, ReceivedWal, LsnPublisher) {
+    ///
+    /// # Errors
+    /// When no random numbers are to be had.
+    pub(crate) fn new(parts: StandbyParts) -> std::io::Result<(Shared, ReceivedWal, LsnPublisher)> {
         let received = parts.received;
         let shared = Shared {
             node: parts.node,
+            instance: Incarnation::random()?,
             system: parts.system,
             settings: parts.settings,
             clock: parts.clock,
@@ -125,7 +131,7 @@ impl Shared {
             }),
             end: watch::Sender::new(None),
         };
-        (shared, received, parts.quorum)
+        Ok((shared, received, parts.quorum))
     }
 
     /// What is never cut off the log, and what a primary must have, whether it has come here yet or not: data files may hold it, or a quorum is

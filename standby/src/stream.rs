@@ -1,6 +1,7 @@
 //! The WAL receiver's network half: connects, shakes hands, hands what arrives to the writer thread, and sends acks.
 //!
-//! It tries for ever, with pauses that double and are random, except when the primary says by name that only a new clone helps: its
+//! It tries for ever, with pauses that double and are random, until a stream has brought WAL or has lasted: one that ends right behind its
+//! handshake, again and again, is no progress. It gives up only when the primary says by name that only a new clone helps: its
 //! WAL for this standby is gone. Every other refusal leaves the data alone: a primary that lacks what this standby has may be
 //! the one that is wrong. Acks are built when the network takes them, from the positions as they are then: a slow line carries
 //! fewer of them, never older ones. None is sent before the log stands where the stream begins: until then it may be longer.
@@ -168,7 +169,7 @@ impl Attempt<'_> {
         };
         let mut place = self.follow(reply, &ours).await?;
         begin.notify_one();
-        backoff.reset();
+        let begun = Instant::now();
         self.shared.streaming.store(true, Ordering::Relaxed);
         *self.shared.trouble.lock() = None;
         loop {
@@ -183,6 +184,7 @@ impl Attempt<'_> {
                         progress,
                     };
                     self.command(command).await?;
+                    backoff.reset();
                 }
                 Some(primary_message::Message::Keepalive(keepalive)) => {
                     let progress = place.progress(keepalive.progress)?;
@@ -193,6 +195,10 @@ impl Attempt<'_> {
                     .await?;
                     if keepalive.reply_requested {
                         self.shared.ack_due.notify_one();
+                    }
+                    // Without WAL, a stream has led to something when it has lasted.
+                    if begun.elapsed() >= longest_pause(self.shared) {
+                        backoff.reset();
                     }
                 }
                 Some(primary_message::Message::Goodbye(goodbye)) => {
@@ -453,5 +459,6 @@ fn handshake(shared: &Shared, log: &OurLog) -> Handshake {
         slot: shared.settings.get(keys::primary_slot_name).to_string(),
         sync_set_version: promise.sync_set_version,
         promise: Some(promise.timeline.into()),
+        instance: shared.instance.0.to_vec().into(),
     }
 }

@@ -71,6 +71,7 @@ fn handshake(case: &mut Case, primary: &IdentifyResponse, history: &str) -> Hand
         slot: String::new(),
         sync_set_version: 0,
         promise: primary.timeline.clone(),
+        instance: case.bytes(16).into(),
     };
     match case.below(9) {
         0 => hello.protocol_version = case.border() as u32,

@@ -20,7 +20,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use towline_access::CommitLevel;
-use towline_base::Lsn;
+use towline_base::{Incarnation, Lsn, NodeId};
 use towline_proto::replication as pb;
 use towline_proto::replication::primary_message::Message as Told;
 use towline_proto::replication::replication_client::ReplicationClient;
@@ -28,7 +28,7 @@ use towline_proto::replication::replication_server::{Replication, ReplicationSer
 use towline_proto::replication::standby_message::Message as Said;
 use towline_proto::replication::{Ack, HandshakeReply, PrimaryMessage, StandbyMessage, Timeline, WalData};
 use towline_proto::transport::{self, Secret, ShowSecret};
-use towline_standby::StandbyEnd;
+use towline_standby::{CloneRequest, StandbyEnd, clone_database};
 
 /// Between two pings of a connection: a machine that stalls is not taken for a line that is cut.
 const KEEPALIVE: Duration = Duration::from_secs(600);
@@ -59,6 +59,12 @@ struct Line {
     slow_reply: AtomicBool,
     /// Acks that came before the answer to the handshake had left.
     early_acks: AtomicU64,
+    /// Acks wait here for as long as it is true.
+    acks_held: watch::Sender<bool>,
+    /// The primary does not learn that a stream has ended on the standby's side: nothing passes any more, and nothing is closed.
+    half_dead: AtomicBool,
+    /// Base backups stop after their first messages, and stay open.
+    backups_stall: AtomicBool,
 }
 
 impl Line {
@@ -69,6 +75,13 @@ impl Line {
         let secret = Secret::parse(cluster::SECRET).unwrap();
         Ok(ReplicationClient::with_interceptor(channel, ShowSecret(secret))
             .max_decoding_message_size(transport::MESSAGE_LIMIT))
+    }
+
+    /// When a stream ends on the standby's side, this is what is left of it on the primary's.
+    async fn half_dead(&self, mut answers: Streaming<PrimaryMessage>) {
+        if self.half_dead.load(Ordering::SeqCst) {
+            while let Ok(Some(_)) = answers.message().await {}
+        }
     }
 
     fn changed(&self, message: PrimaryMessage) -> Vec<PrimaryMessage> {
@@ -102,7 +115,7 @@ struct Service(Arc<Line>);
 #[tonic::async_trait]
 impl Replication for Service {
     type StartReplicationStream = ReceiverStream<Result<PrimaryMessage, Status>>;
-    type BaseBackupStream = Streaming<pb::BackupMessage>;
+    type BaseBackupStream = ReceiverStream<Result<pb::BackupMessage, Status>>;
 
     async fn start_replication(
         &self,
@@ -117,18 +130,23 @@ impl Replication for Service {
         let acks = Arc::new(AtomicU64::new(0));
         let (upward, upward_cut, seen) = (Arc::clone(&line), cut.clone(), Arc::clone(&acks));
         tokio::spawn(async move {
+            let mut acks_held = upward.acks_held.subscribe();
             loop {
                 let message = tokio::select! {
-                    () = upward_cut.cancelled() => return,
+                    () = upward_cut.cancelled() => break,
                     message = inbound.message() => message,
                 };
-                let Ok(Some(message)) = message else { return };
+                let Ok(Some(message)) = message else { break };
                 if matches!(message.message, Some(Said::Ack(_))) {
                     seen.fetch_add(1, Ordering::SeqCst);
+                    let _released = acks_held.wait_for(|held| !*held).await.is_ok();
                 }
                 if to_primary.send(upward.changed_ack(message)).await.is_err() {
                     return;
                 }
+            }
+            if upward.half_dead.load(Ordering::SeqCst) {
+                to_primary.closed().await;
             }
         });
         let mut client = line.client().await?;
@@ -146,7 +164,8 @@ impl Replication for Service {
                     Ok(None) => return,
                     Err(status) => {
                         let _ = to_standby.send(Err(status)).await;
-                        return;
+                        drop(to_standby);
+                        return line.half_dead(answers).await;
                     }
                 };
                 if matches!(message.message, Some(Told::Handshake(_)))
@@ -158,7 +177,7 @@ impl Replication for Service {
                 }
                 for message in line.changed(message) {
                     if to_standby.send(Ok(message)).await.is_err() {
-                        return;
+                        return line.half_dead(answers).await;
                     }
                 }
             }
@@ -170,7 +189,24 @@ impl Replication for Service {
         &self,
         request: Request<pb::BaseBackupRequest>,
     ) -> Result<Response<Self::BaseBackupStream>, Status> {
-        self.0.client().await?.base_backup(request.into_inner()).await
+        let line = Arc::clone(&self.0);
+        let copied = line.client().await?.base_backup(request.into_inner()).await?;
+        let mut copied = copied.into_inner();
+        let (to_standby, stream) = mpsc::channel(4);
+        tokio::spawn(async move {
+            for passed in 0.. {
+                if passed == 3 && line.backups_stall.load(Ordering::SeqCst) {
+                    return to_standby.closed().await;
+                }
+                let Some(message) = copied.message().await.transpose() else {
+                    return;
+                };
+                if to_standby.send(message).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn identify(
@@ -207,7 +243,8 @@ struct Rig {
     primary: Primary,
     standby: Standby,
     line: Arc<Line>,
-    _runtime: Runtime,
+    url: String,
+    runtime: Runtime,
 }
 
 impl Rig {
@@ -226,6 +263,9 @@ impl Rig {
             cut: Mutex::default(),
             slow_reply: AtomicBool::new(false),
             early_acks: AtomicU64::new(0),
+            acks_held: watch::Sender::new(false),
+            half_dead: AtomicBool::new(false),
+            backups_stall: AtomicBool::new(false),
         });
         let listener = runtime
             .block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))
@@ -244,7 +284,8 @@ impl Rig {
             primary,
             standby,
             line,
-            _runtime: runtime,
+            url,
+            runtime,
         };
         rig.must_flow("at first");
         rig
@@ -686,4 +727,148 @@ fn a_record_that_is_damaged_all_the_way_from_the_primary_is_not_applied() {
     );
     assert!(rig.standby.horizon() >= before && rig.standby.horizon() < lsn);
     rig.stop();
+}
+
+/// The same process comes back at once, whatever the primary thinks of its earlier stream. Another one with its identity might be a copy of a
+/// directory that is in use: it waits, for wal_sender_timeout at most.
+#[test]
+fn a_standby_whose_earlier_stream_is_half_dead_gets_in() {
+    let _turn = cluster::turn_without_failpoints();
+    let rig = Rig::new("");
+    rig.line.half_dead.store(true, Ordering::SeqCst);
+    rig.cut();
+    rig.must_flow("by the same process, long before wal_sender_timeout");
+    let Rig {
+        primary,
+        standby,
+        line,
+        url,
+        runtime,
+    } = rig;
+    let files = standby.stop();
+    assert_eq!(
+        primary.only_stream().state,
+        "streaming",
+        "the primary has noticed nothing"
+    );
+    let standby = Standby::start_at(&url, files);
+    eventually("it is told who is there", || {
+        let trouble = standby.view().trouble();
+        trouble.is_some_and(|trouble| trouble.contains("streams already, from 127.0.0.1:"))
+    });
+    assert_eq!(primary.only_stream().state, "streaming");
+    primary.set("wal_sender_timeout", "1s");
+    let rig = Rig {
+        primary,
+        standby,
+        line,
+        url,
+        runtime,
+    };
+    rig.must_flow("after wal_sender_timeout");
+    rig.line.half_dead.store(false, Ordering::SeqCst);
+    rig.stop();
+}
+
+/// Every handshake was progress: a standby that was refused right behind it came back ten times a second, for ever.
+#[test]
+fn pauses_grow_when_streams_end_right_behind_their_handshakes() {
+    let _turn = cluster::turn_without_failpoints();
+    let rig = Rig::new("");
+    rig.standby.set("wal_retrieve_retry_interval", "5s");
+    let handshakes = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&handshakes);
+    *rig.line.change.lock() = Some(Box::new(move |message| match &message.message {
+        Some(Told::Handshake(_)) => {
+            seen.fetch_add(1, Ordering::SeqCst);
+            let reason = "not now".to_owned();
+            Passed::Instead(vec![message.clone(), told(Told::Goodbye(pb::Goodbye { reason }))])
+        }
+        _ => Passed::Same,
+    }));
+    let begun = Instant::now();
+    rig.cut();
+    eventually("five streams end", || handshakes.load(Ordering::SeqCst) >= 5);
+    // The pauses before them are at least half of 100, 200, 400, 800 and 1600 ms.
+    assert!(
+        begun.elapsed() >= Duration::from_millis(1550),
+        "{:?}",
+        begun.elapsed()
+    );
+    *rig.line.change.lock() = None;
+    rig.must_flow("when streams last");
+    rig.stop();
+}
+
+/// Pings were answered, and the copy never went on: the standby waited for it for ever.
+#[test]
+fn a_base_backup_that_stands_still_is_given_up_and_says_why() {
+    let _turn = cluster::turn_without_failpoints();
+    let rig = Rig::new("");
+    rig.line.backups_stall.store(true, Ordering::SeqCst);
+    let dir = tempfile::tempdir().unwrap();
+    let vfs = towline_base::OsVfs::shared();
+    let request = CloneRequest {
+        upstream: rig.url.clone(),
+        secret: Secret::parse(cluster::SECRET).unwrap(),
+        node: NodeId {
+            name: "s2".to_owned(),
+            incarnation: Incarnation([2; 16]),
+        },
+        slot: String::new(),
+        data_dir: dir.path().to_owned(),
+        timeout: Some(Duration::from_secs(1)),
+    };
+    let copied = rig.runtime.block_on(async {
+        let copying = clone_database(&vfs, &request, |_| ());
+        tokio::time::timeout(PATIENCE, copying).await
+    });
+    let failed = copied.expect("it waits for ever").unwrap_err().to_string();
+    assert!(failed.contains("wal_receiver_timeout"), "{failed}");
+    assert!(towline_standby::needs_clone(&*vfs, dir.path()).unwrap());
+    // The primary's half of it ends too.
+    rig.primary.only_stream();
+    rig.line.backups_stall.store(false, Ordering::SeqCst);
+    let request = CloneRequest {
+        timeout: Some(PATIENCE),
+        ..request
+    };
+    towline_standby::wipe(&*vfs, dir.path()).unwrap();
+    rig.runtime
+        .block_on(clone_database(&vfs, &request, |_| ()))
+        .unwrap();
+    rig.stop();
+}
+
+/// The first of two required standbys that had the end of the log was let go: the quorum never came about, and neither showed the end.
+#[test]
+fn a_stop_keeps_every_standby_until_the_quorum_has_the_end_of_the_log() {
+    let _turn = cluster::turn_without_failpoints();
+    let rig = Rig::new("");
+    let near = Standby::empty("s2", &rig.primary);
+    rig.primary.set_names("ANY 2 (*)");
+    rig.must_flow("with both");
+    rig.line.acks_held.send_replace(true);
+    let lsn = rig.primary.commit_later(CommitLevel::On);
+    eventually("all but one are known to have it", || {
+        rig.primary.flush() >= lsn && near.view().last_receive_lsn() >= lsn
+    });
+    let line = Arc::clone(&rig.line);
+    rig.primary.stop_without_checkpoint(|view| {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(500) {
+            let rows = view.replication();
+            assert!(
+                rows.iter().any(|row| row.application_name == "s2"),
+                "it was let go: {rows:?}"
+            );
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        line.acks_held.send_replace(false);
+    });
+    eventually("both show the end", || {
+        near.horizon() >= lsn && rig.standby.horizon() >= lsn
+    });
+    near.stop();
+    rig.standby.stop();
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[allow(dead_code)]
 mod cluster;
 
 use std::time::{Duration, Instant};
@@ -466,6 +467,44 @@ fn a_second_node_of_the_same_name_is_refused_and_the_first_goes_on() {
     two.stop();
 }
 
+/// Each ended the other's stream whenever it connected, for ever.
+#[test]
+fn of_two_live_copies_of_a_directory_the_first_keeps_its_stream_and_the_second_is_told() {
+    let _turn = cluster::turn_without_failpoints();
+    let primary = Primary::init("FIRST 1 (s1)");
+    let first = Standby::empty("s1", &primary);
+    let lsn = primary.commit(CommitLevel::On, PATIENCE).expect("released");
+    eventually("shown", || first.horizon() >= lsn);
+    let files = first.stop();
+    primary.wait_gone("s1");
+    let copy = files.copy();
+    let first = Standby::start("s1", &primary, files);
+    primary.commit(CommitLevel::On, PATIENCE).expect("released");
+    let pid = primary.only_stream().pid;
+    let second = Standby::start("s1", &primary, copy);
+    eventually("the second is refused", || {
+        let trouble = second.view().trouble();
+        trouble.is_some_and(|trouble| {
+            trouble.contains("s1") && trouble.contains("streams already, from 127.0.0.1:")
+        })
+    });
+    for _ in 0..20 {
+        primary.commit(CommitLevel::On, PATIENCE).expect("released");
+    }
+    assert_eq!(primary.only_stream().pid, pid, "the first stream goes on");
+    assert_eq!(first.view().trouble(), None);
+    assert_eq!(second.view().ended(), None, "the second keeps its data");
+    first.stop();
+    let lsn = primary
+        .commit(CommitLevel::On, PATIENCE)
+        .expect("released by the second");
+    eventually("the second follows when the first has gone", || {
+        second.horizon() >= lsn
+    });
+    primary.stop();
+    second.stop();
+}
+
 /// It was counted as a standby like any other, although the two have one vote.
 #[test]
 fn a_standby_with_the_identity_of_its_primary_is_refused() {
@@ -546,6 +585,61 @@ fn a_base_backup_whose_wal_is_removed_meanwhile_ends_and_says_what_to_do() {
     });
     assert!(said.contains("raise max_slot_wal_keep_size"), "{said}");
     primary.stop();
+}
+
+/// The first message of a base backup that nobody takes any further; it stays open for as long as the result is kept.
+fn begun_backup(
+    runtime: &tokio::runtime::Runtime,
+    primary: &Primary,
+) -> tonic::Streaming<towline_proto::replication::BackupMessage> {
+    let node = NodeId {
+        name: "s1".into(),
+        incarnation: Incarnation([7; 16]),
+    };
+    runtime.block_on(async {
+        let endpoint = transport::endpoint(&primary.url(), PATIENCE, PATIENCE)
+            .unwrap()
+            .initial_stream_window_size(65_536_u32)
+            .initial_connection_window_size(65_536_u32);
+        let secret = ShowSecret(Secret::parse(cluster::SECRET).unwrap());
+        let channel = endpoint.connect().await.unwrap();
+        let mut client = ReplicationClient::with_interceptor(channel, secret);
+        let request = BaseBackupRequest {
+            node: Some((&node).into()),
+            slot: String::new(),
+        };
+        let mut messages = client.base_backup(request).await.unwrap().into_inner();
+        messages.message().await.unwrap().expect("it begins");
+        messages
+    })
+}
+
+#[test]
+fn a_base_backup_that_nobody_takes_ends_and_leaves_its_slot() {
+    let _turn = cluster::turn_without_failpoints();
+    let primary = Primary::init("");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let messages = begun_backup(&runtime, &primary);
+    assert_eq!(primary.only_stream().state, "backup");
+    primary.set("wal_sender_timeout", "1s");
+    eventually("the backup has ended", || primary.view().replication().is_empty());
+    primary.wait_gone("s1");
+    drop(messages);
+    primary.stop();
+}
+
+/// A stop waited for it until the time for standbys was over.
+#[test]
+fn a_base_backup_that_nobody_takes_does_not_hold_a_stop() {
+    let _turn = cluster::turn_without_failpoints();
+    let primary = Primary::init("");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let messages = begun_backup(&runtime, &primary);
+    assert_eq!(primary.only_stream().state, "backup");
+    let begun = Instant::now();
+    primary.stop();
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    drop(messages);
 }
 
 #[test]

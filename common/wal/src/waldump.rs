@@ -267,7 +267,8 @@ impl Target {
             .iter()
             .map(String::as_str)
             .filter(|name| crate::format::is_segment_name(name));
-        for name in chosen.into_iter().chain(candidates) {
+        // Beside one that was named, the others tell the size too, but not what is in it.
+        for name in chosen.into_iter().chain(candidates.filter(|_| chosen.is_none())) {
             let file = vfs.open(&dir.join(name), OpenMode::Read)?;
             let mut header = [0u8; LONG_HEADER];
             if file.read_exact_at(&mut header, 0).is_ok() {
@@ -277,10 +278,10 @@ impl Target {
                 }
             }
         }
-        Err(DumpError::Nothing(format!(
-            "no readable WAL segment in \"{}\"",
-            dir.display()
-        )))
+        Err(DumpError::Nothing(match chosen {
+            Some(name) => format!("\"{name}\" does not begin with the header of a WAL segment"),
+            None => format!("no readable WAL segment in \"{}\"", dir.display()),
+        }))
     }
 }
 

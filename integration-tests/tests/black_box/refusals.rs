@@ -150,6 +150,21 @@ fn directories() {
         "a standby has changed a primary's directory"
     );
 
+    // Under its own name too.
+    let own = ["--name", "primary", "--upstream", &upstream];
+    let said = refused("standby", &primary, &own);
+    assert!(said.contains("towline primary"), "{said}");
+    assert!(
+        contents(&primary) == before,
+        "a standby has changed a primary's directory"
+    );
+    let nowhere = other.path().join("nowhere");
+    for wrong in ["http://", "http://127.0.0.1:99999", "https://127.0.0.1:7432"] {
+        let said = refused("standby", &nowhere, &["--name", "s1", "--upstream", wrong]);
+        assert!(said.contains("is not an address to follow"), "{said}");
+        assert!(!nowhere.exists(), "{wrong} has made a directory");
+    }
+
     let missing = other.path().join("missing");
     let said = refused("primary", &missing, &[]);
     assert!(said.contains("init"), "{said}");
@@ -187,6 +202,10 @@ fn open_listeners() {
     let open = format!("0.0.0.0:{}", free_port());
     let said = refused("primary", &node.dir, &["--grpc-listen", &open]);
     assert!(said.contains("cluster_secret_file"), "{said}");
+    let said = refused("primary", &node.dir, &["--sql-listen", "127.0.0.1:0"]);
+    assert!(said.contains("names no port"), "{said}");
+    let said = refused("primary", &node.dir, &["--set", "shared_buffers=8000GB"]);
+    assert!(said.contains("memory of this machine"), "{said}");
     let said = refused("primary", &node.dir, &["--set", "nonsense_setting=1"]);
     assert!(said.contains("nonsense_setting"), "{said}");
     assert!(

@@ -1,10 +1,12 @@
 //! `towline up`: one command starts a cluster, goes on with the same data, and refuses with one clear sentence.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 use towline_integration_tests::client::Sql;
@@ -31,6 +33,17 @@ pub(crate) const CASES: fn() -> Vec<Case> = || {
         ),
         Case::new("up_refuses_a_directory_in_use", &[], directory_in_use),
         Case::new("up_refuses_a_damaged_directory", &[], damaged_directory),
+        Case::new(
+            "up_goes_on_after_a_kill_during_its_first_init",
+            &[],
+            killed_during_init,
+        ),
+        Case::new("up_does_not_give_standbys_an_empty_primary", &[], primary_is_gone),
+        Case::new(
+            "an_interrupt_leaves_every_standby_with_the_last_record",
+            &[],
+            stopped_in_order,
+        ),
         Case::new(
             "up_refuses_what_it_cannot_do_in_one_sentence",
             &[],
@@ -99,7 +112,9 @@ impl Drop for Up {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("up has said: {}", self.output.lock().unwrap());
+            // Whoever panicked may have held it.
+            let said = self.output.lock();
+            eprintln!("up has said: {}", said.unwrap_or_else(PoisonError::into_inner));
         }
     }
 }
@@ -110,7 +125,9 @@ fn refused(dir: &Path, port: u16, more: &[&str]) -> String {
         status,
         stdout,
         stderr,
-    } = Command::new(towline())
+    } = Command::new("timeout")
+        .arg(PATIENCE.as_secs().to_string())
+        .arg(towline())
         .arg("up")
         .arg("--data-dir")
         .arg(dir)
@@ -124,7 +141,9 @@ fn refused(dir: &Path, port: u16, more: &[&str]) -> String {
         String::from_utf8_lossy(&stdout),
         String::from_utf8_lossy(&stderr)
     );
-    assert!(!status.success(), "it did not refuse: {said}");
+    // 124: it was still there when the time was over.
+    let refused = status.code().is_some_and(|code| code != 0 && code != 124);
+    assert!(refused, "it did not refuse ({status}): {said}");
     said
 }
 
@@ -221,6 +240,11 @@ fn wrong_arguments() {
         (&["--set", "port"], "name=value"),
         (&["--sync", "ANY 1 ("], "synchronous_standby_names"),
         (&["--sync", "ANY 0 (*)"], "synchronous_standby_names"),
+        (&["--sync", "node9"], "names node9"),
+        (&["--sync", "ANY 3 (*)"], "wants 3 standbys where it means 2"),
+        (&["--nodes", "1", "--sync", "*"], "--sync ''"),
+        (&["--set", "shared_buffers=8000GB"], "shared_buffers = 8000GB"),
+        (&["--nodes", "100"], "--nodes"),
         (&["--sql-port", "64000"], "--sql-port"),
     ] {
         let said = if named == "--sql-port" {
@@ -236,6 +260,26 @@ fn wrong_arguments() {
         );
         assert!(!dir.exists(), "{more:?} made a directory");
     }
+    for (port, named) in [
+        ("0", "--sql-port"),
+        ("65535", "--sql-port"),
+        ("65536", "--sql-port"),
+    ] {
+        let mut command = Command::new(towline());
+        let output = command
+            .args(["up", "--sql-port", port, "--data-dir"])
+            .arg(&dir)
+            .output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(named), "{port}: {said}");
+        assert!(!dir.exists(), "{port} made a directory");
+    }
+    let link = base.path().join("link");
+    std::os::unix::fs::symlink(base.path().join("nowhere"), &link).unwrap();
+    let said = refused(&link, port, &[]);
+    assert!(said.contains("leads nowhere"), "{said}");
+    assert!(!base.path().join("nowhere").exists());
     // Neither below a file nor where nothing can be made.
     let file = base.path().join("file");
     std::fs::write(&file, "mine").unwrap();
@@ -274,6 +318,112 @@ fn directory_in_use() {
     assert!(said.contains("in use") || said.contains("already"), "{said}");
     assert_eq!(Sql::connect(port).unwrap().value("select 1").unwrap(), "1");
     assert_eq!(up.interrupt(), Some(0));
+}
+
+/// The directory that was left had an identity and no control file: the primary could not start, and nothing made it anew.
+fn killed_during_init() {
+    let base = tempfile::tempdir().unwrap();
+    // A path that is no text, beside: the nodes were started with another one.
+    let dir = base.path().join(OsStr::from_bytes(b"data\xff"));
+    let port = free_block();
+    let ports = [port, port + 1];
+    for cut in [
+        "node::init_marked=crash",
+        "wal::before_fsync=crash",
+        "node::init_made=crash",
+    ] {
+        let status = Command::new(towline())
+            .args([
+                "up",
+                "--nodes",
+                "2",
+                "--sql-port",
+                &port.to_string(),
+                "--data-dir",
+            ])
+            .arg(&dir)
+            .env("TOWLINE_FAILPOINTS", cut)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(!status.success(), "{cut}");
+        assert!(dir.join("node1/towline.init").exists(), "{cut}");
+    }
+    let mut up = Up::start(&dir, port, &["--nodes", "2"]);
+    up.wait_ready(&ports);
+    Sql::connect(port)
+        .unwrap()
+        .query("create table t (id int)")
+        .unwrap();
+    assert_eq!(up.interrupt(), Some(0));
+}
+
+/// A new, empty primary took writes, and the standbys with all the data were told that they belong to another cluster.
+fn primary_is_gone() {
+    let base = tempfile::tempdir().unwrap();
+    let (dir, saved) = (base.path().join("data"), base.path().join("saved"));
+    let port = free_block();
+    let ports = [port, port + 1];
+    let mut up = Up::start(&dir, port, &["--nodes", "2"]);
+    up.wait_ready(&ports);
+    Sql::connect(port)
+        .unwrap()
+        .query("create table kept (id int)")
+        .unwrap();
+    assert_eq!(up.interrupt(), Some(0));
+    std::fs::rename(dir.join("node1"), &saved).unwrap();
+    let said = refused(&dir, port, &["--nodes", "2"]);
+    assert!(
+        said.contains("node1 holds no data") && said.contains("--fresh"),
+        "{said}"
+    );
+    assert!(!dir.join("node1").exists());
+    std::fs::rename(&saved, dir.join("node1")).unwrap();
+    let mut up = Up::start(&dir, port, &["--nodes", "2"]);
+    up.wait_ready(&ports);
+    assert_eq!(
+        Sql::connect(port)
+            .unwrap()
+            .value("select count(*) from kept")
+            .unwrap(),
+        "0"
+    );
+    assert_eq!(up.interrupt(), Some(0));
+}
+
+/// Where a node's log ends, by its own dump of it.
+fn last_record(dir: &Path) -> String {
+    let output = Command::new(towline()).arg("waldump").arg(dir).output().unwrap();
+    let records = String::from_utf8(output.stdout).unwrap();
+    let last = records.lines().last().unwrap_or_default();
+    last.to_owned()
+}
+
+/// Two required standbys and a stop while commits run: each has the shutdown checkpoint, the last record there is.
+fn stopped_in_order() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("data");
+    let port = free_block();
+    let ports = [port, port + 1, port + 2];
+    let mut up = Up::start(&dir, port, &["--sync", "ANY 2 (*)"]);
+    up.wait_ready(&ports);
+    let sql = Sql::connect(port).unwrap();
+    sql.query("create table t (id int)").unwrap();
+    let writing = std::thread::spawn(move || while sql.query("insert into t values (1)").is_ok() {});
+    let sql = Sql::connect(port).unwrap();
+    wait_until("some commits", PATIENCE, || {
+        sql.value("select count(*) > 20 from t")
+            .is_ok_and(|enough| enough == "t")
+    });
+    assert_eq!(up.interrupt(), Some(0));
+    writing.join().unwrap();
+    let last = last_record(&dir.join("node1"));
+    assert!(last.contains("CHECKPOINT_SHUTDOWN"), "{last}");
+    for node in ["node2", "node3"] {
+        assert_eq!(last_record(&dir.join(node)), last, "{node}");
+    }
 }
 
 /// Every file named like the control file below a folder.

@@ -1,6 +1,7 @@
 //! One node's process: started, watched, started again with growing pauses, stopped.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ pub(crate) enum Stopping {
 /// A node's process, present or to come.
 pub(crate) struct Child {
     name: String,
-    arguments: Vec<String>,
+    arguments: Vec<OsString>,
     dir: PathBuf,
     primary: bool,
     process: Option<std::process::Child>,
@@ -50,20 +51,19 @@ impl Child {
     pub(crate) fn new(plan: &Plan, node: &PlannedNode) -> Self {
         let primary = plan.nodes.first() == Some(node);
         let dir = plan.node_dir(node);
-        let mut arguments = vec![
-            if primary { "primary" } else { "standby" }.to_owned(),
-            "--data-dir".to_owned(),
-            dir.display().to_string(),
-            "--sql-listen".to_owned(),
-            node.sql.to_string(),
-            "--grpc-listen".to_owned(),
-            node.grpc.to_string(),
-            "--parent".to_owned(),
-            std::process::id().to_string(),
+        // Any path is one, whatever bytes and first letter it has.
+        let mut data_dir = OsString::from("--data-dir=");
+        data_dir.push(&dir);
+        let mut arguments: Vec<OsString> = vec![
+            if primary { "primary" } else { "standby" }.into(),
+            data_dir,
+            format!("--sql-listen={}", node.sql).into(),
+            format!("--grpc-listen={}", node.grpc).into(),
+            format!("--parent={}", std::process::id()).into(),
         ];
         if let (false, Some(upstream)) = (primary, plan.nodes.first()) {
-            arguments.extend(["--upstream".to_owned(), format!("http://{}", upstream.grpc)]);
-            arguments.extend(["--name".to_owned(), node.name.clone()]);
+            arguments.push(format!("--upstream=http://{}", upstream.grpc).into());
+            arguments.push(format!("--name={}", node.name).into());
         }
         let settings = if primary {
             plan.primary_settings()
@@ -71,7 +71,7 @@ impl Child {
             plan.settings.clone()
         };
         for set in settings {
-            arguments.extend(["--set".to_owned(), format!("{}={}", set.name, set.value)]);
+            arguments.push(format!("--set={}={}", set.name, set.value).into());
         }
         Self {
             name: node.name.clone(),
@@ -123,7 +123,13 @@ impl Child {
     fn start(&mut self) -> Outcome {
         let failed = |error: std::io::Error| Refusal::failed(format!("could not start towline: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
-        if self.primary && data_dir::look(&self.dir)? == Contents::Nothing {
+        // A kill during the first init, or during a removal, is no reason to stop here.
+        if self.primary
+            && matches!(
+                data_dir::look(&self.dir)?,
+                Contents::Nothing | Contents::Unfinished
+            )
+        {
             crate::init::make(&self.dir, &self.name, None, None, towline_base::Xid::FIRST_NORMAL)?;
         }
         let mut command = Command::new(program);

@@ -25,11 +25,10 @@ use plan::Plan;
 const TICK: Duration = Duration::from_millis(200);
 /// How often the nodes are asked how they are.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long the primary may take to stop before the standbys are stopped too.
-const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the cluster until it is told to stop.
 pub(crate) fn run(args: &UpArgs) -> Outcome {
+    towline_base::failpoint::configure_from_env().map_err(Refusal::new)?;
     let plan = Plan::make(args)?;
     let interrupts = count_interrupts()?;
     let _lock = plan.prepare(args.fresh)?;
@@ -40,7 +39,7 @@ pub(crate) fn run(args: &UpArgs) -> Outcome {
     ));
     let mut children: Vec<Child> = plan.nodes.iter().map(|node| Child::new(&plan, node)).collect();
     let ended = supervise(&plan, &mut children, &interrupts);
-    stop_all(&mut children, &interrupts);
+    stop_all(&mut children, &interrupts, plan.stop_patience());
     ended
 }
 
@@ -80,7 +79,7 @@ fn supervise(plan: &Plan, children: &mut [Child], interrupts: &AtomicUsize) -> O
 }
 
 /// The primary first, so that the standbys receive its last WAL; then the standbys together.
-fn stop_all(children: &mut [Child], interrupts: &AtomicUsize) {
+fn stop_all(children: &mut [Child], interrupts: &AtomicUsize, patience: Duration) {
     let (primary, standbys) = children.split_at_mut(1);
     if primary.iter().chain(standbys.iter()).any(Child::runs) {
         say("Stopping …");
@@ -89,7 +88,7 @@ fn stop_all(children: &mut [Child], interrupts: &AtomicUsize) {
         for child in group.iter_mut() {
             child.stop(Stopping::Fast);
         }
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + patience;
         while group.iter_mut().any(|child| !child.has_ended()) {
             // A second Ctrl-C, or no end in sight: as after a crash; recovery mends it.
             if interrupts.load(Ordering::SeqCst) > 1 || Instant::now() > deadline {

@@ -196,6 +196,7 @@ fn copy_tree(from: &Path, to: &Path) {
 
 pub(crate) struct Primary {
     runtime: Runtime,
+    settings: Arc<Settings>,
     engine: Arc<Engine>,
     opened: OpenedPrimary,
     role: Option<PrimaryRole>,
@@ -215,7 +216,7 @@ impl Primary {
     }
 
     pub(crate) fn start(names: &str, files: Files) -> Primary {
-        let runtime = runtime();
+        let (runtime, settings) = (runtime(), settings());
         let data_dir = files.dir.path().join("data");
         let seen = SeenTimelines::open(vfs(), &data_dir).unwrap();
         let engine_config = EngineConfig {
@@ -250,7 +251,7 @@ impl Primary {
         let parts = PrimaryParts {
             node: files.node.clone(),
             system: opened.storage.control().get().system,
-            settings: settings(),
+            settings: Arc::clone(&settings),
             clock: clock(),
             wal: Arc::clone(&opened.wal),
             history: opened.history.clone(),
@@ -267,12 +268,18 @@ impl Primary {
         engine.start_background_with(&opened.history, writer).unwrap();
         Primary {
             runtime,
+            settings,
             engine,
             opened,
             role: Some(role),
             slots,
             files,
         }
+    }
+
+    /// Changes a setting of the running node.
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        self.settings.override_value(name, value).unwrap();
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -385,6 +392,17 @@ impl Primary {
         self.files
     }
 
+    /// Lets the walsenders go in order, without a checkpoint before, as after one that found no quorum in time; then ends.
+    pub(crate) fn stop_without_checkpoint(mut self, meanwhile: impl FnOnce(&PrimaryView)) {
+        let view = self.view();
+        let role = self.role.take().unwrap();
+        let stopping = self.runtime.spawn(role.shutdown(PATIENCE));
+        meanwhile(&view);
+        self.runtime.block_on(stopping).unwrap();
+        self.engine.stop_abruptly();
+        self.runtime.shutdown_timeout(PATIENCE);
+    }
+
     /// Ends while a sync is held, as a crash does: what is written and not synced is taken out of the files.
     pub(crate) fn crash_before_sync(mut self, held: FailpointGuard) -> Files {
         let (durable, timeline) = (self.flush(), self.timeline().number);
@@ -420,6 +438,7 @@ fn finish<T>(mut step: impl FnMut() -> towline_access::Result<Step<T>>) -> T {
 
 pub(crate) struct Standby {
     runtime: Runtime,
+    settings: Arc<Settings>,
     engine: Arc<Engine>,
     role: Option<StandbyRole>,
     files: Files,
@@ -451,7 +470,7 @@ impl Standby {
 
     /// From files, the primary at this address.
     pub(crate) fn start_at(upstream: &str, files: Files) -> Standby {
-        let runtime = runtime();
+        let (runtime, settings) = (runtime(), settings());
         let vfs = vfs();
         let data_dir: PathBuf = files.dir.path().join("data");
         let secret = Secret::parse(SECRET).unwrap();
@@ -463,6 +482,7 @@ impl Standby {
                 node: files.node.clone(),
                 slot: String::new(),
                 data_dir: data_dir.clone(),
+                timeout: None,
             };
             let mut seen = 0;
             runtime
@@ -483,7 +503,7 @@ impl Standby {
         let parts = StandbyParts {
             node: files.node.clone(),
             system: control.system,
-            settings: settings(),
+            settings: Arc::clone(&settings),
             clock: clock(),
             upstream: upstream.to_owned(),
             secret,
@@ -500,10 +520,16 @@ impl Standby {
         engine.start_restartpoints(Some(segments)).unwrap();
         Standby {
             runtime,
+            settings,
             engine,
             role: Some(role),
             files,
         }
+    }
+
+    /// Changes a setting of the running node.
+    pub(crate) fn set(&self, name: &str, value: &str) {
+        self.settings.override_value(name, value).unwrap();
     }
 
     pub(crate) fn view(&self) -> StandbyView {

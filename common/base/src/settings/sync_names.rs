@@ -75,6 +75,19 @@ enum Token {
     Close,
 }
 
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Token::Word(text) => f.write_str(text),
+            Token::Quoted(text) => write!(f, "\"{text}\""),
+            Token::Star => f.write_str("*"),
+            Token::Comma => f.write_str(","),
+            Token::Open => f.write_str("("),
+            Token::Close => f.write_str(")"),
+        }
+    }
+}
+
 impl SyncNames {
     /// No synchronous standbys.
     pub const fn none() -> SyncNames {
@@ -152,7 +165,7 @@ fn parse_list(tokens: &[Token]) -> Result<Vec<SyncName>, SyncNamesError> {
                 names.push(SyncName::Named(name.clone()));
             }
             (1, Token::Comma) if index + 1 < tokens.len() => {}
-            _ => return Err(SyncNamesError(format!("syntax error near {token:?}"))),
+            _ => return Err(SyncNamesError(format!("syntax error near {token}"))),
         }
     }
     if names.is_empty() {

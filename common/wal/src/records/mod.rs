@@ -20,6 +20,7 @@ use crate::format::DecodedRecord;
 use crate::rmgr::Rmgr;
 
 pub use layout::{Payload, PayloadError};
+pub use time::timestamp;
 
 /// The name of a record's operation as pg_waldump prints it (`INSERT+INIT`), or `None` for an unknown one.
 pub fn identify(rmgr: Rmgr, info: u8) -> Option<&'static str> {

@@ -22,6 +22,13 @@ pub(crate) fn write_timestamp(micros: i64, out: &mut String) {
     );
 }
 
+/// The same as text, for messages.
+pub fn timestamp(micros: i64) -> String {
+    let mut text = String::new();
+    write_timestamp(micros, &mut text);
+    text
+}
+
 /// Gregorian date of a day count since 1970-01-01, by counting in 400-year eras that begin on 1 March of year 0.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
