@@ -116,3 +116,21 @@ with w(a) as (select 1, 2) select * from w
 ----
 1|2
 SELECT 1
+# VACUUM counts the TOAST table as well.
+create table vacuumed (t text)
+----
+CREATE TABLE
+
+insert into vacuumed select (select string_agg(md5((i * 1000 + j)::text), '') from generate_series(1, 200) j) from generate_series(1, 5) i
+----
+INSERT 0 5
+
+vacuum vacuumed
+----
+VACUUM
+
+select reltuples > 0, relpages > 0 from pg_class where oid = (select reltoastrelid from pg_class where relname = 'vacuumed')
+----
+t|t
+SELECT 1
+
