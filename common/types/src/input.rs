@@ -391,6 +391,7 @@ fn parse_array(text: &str, element: ColumnType, style: &IoStyle) -> Result<Array
         at: 0,
         values: Vec::new(),
         lens: Vec::new(),
+        leaves: None,
         element,
         style,
     };
@@ -450,6 +451,8 @@ struct ArrayParser<'a> {
     values: Vec<Datum>,
     /// Length of each dimension, from the first brace seen at each depth.
     lens: Vec<usize>,
+    /// The depth at which elements stand, once one was read.
+    leaves: Option<usize>,
     element: ColumnType,
     style: &'a IoStyle,
 }
@@ -498,6 +501,9 @@ impl ArrayParser<'_> {
             match self.bytes.get(self.at) {
                 None => return Ok(None),
                 Some(b'{') => {
+                    if self.leaves.is_some_and(|leaves| leaves <= depth) {
+                        return Err(self.malformed("Unexpected \"{\" character."));
+                    }
                     if self.braces(depth + 1)?.is_none() {
                         return Ok(None);
                     }
@@ -509,6 +515,7 @@ impl ArrayParser<'_> {
                             "Multidimensional arrays must have sub-arrays with matching dimensions.",
                         ));
                     }
+                    self.leaves = Some(depth);
                     if self.item()?.is_none() {
                         return Ok(None);
                     }

@@ -8,7 +8,7 @@
 //! ANY 2 (s1, s2, s3)        any two of the list
 //! ```
 //!
-//! Names compare without regard to case, as in PostgreSQL; `*` matches every name, unless quoted.
+//! Names compare without regard to case, as in PostgreSQL; `*` matches every name, quoted or not.
 
 use std::fmt;
 
@@ -161,6 +161,7 @@ fn parse_list(tokens: &[Token]) -> Result<Vec<SyncName>, SyncNamesError> {
     for (index, token) in tokens.iter().enumerate() {
         match (index % 2, token) {
             (0, Token::Star) => names.push(SyncName::All),
+            (0, Token::Quoted(name)) if name == "*" => names.push(SyncName::All),
             (0, Token::Word(name) | Token::Quoted(name)) => {
                 names.push(SyncName::Named(name.clone()));
             }
@@ -305,9 +306,9 @@ mod tests {
     }
 
     #[test]
-    fn a_quoted_star_is_a_name() {
+    fn a_quoted_star_matches_every_name_as_in_postgresql() {
         let names = SyncNames::parse("\"*\"").unwrap();
-        assert_eq!(names.priority("s1"), None);
+        assert_eq!(names.priority("s1"), Some(1));
         assert_eq!(names.priority("*"), Some(1));
     }
 

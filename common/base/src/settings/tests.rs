@@ -324,6 +324,12 @@ fn settings_of_page_images_take_what_is_supported_and_name_it() {
     }
     for (name, text, wanted) in [
         ("wal_compression", "on", "Available values: off, lz4, zstd."),
+        // It would refuse every transaction, and with them the statement that takes it back.
+        (
+            "default_transaction_isolation",
+            "serializable",
+            "Available values: read uncommitted, read committed, repeatable read.",
+        ),
         ("wal_compression", "pglz", "Available values: off, lz4, zstd."),
         (
             "wal_consistency_checking",

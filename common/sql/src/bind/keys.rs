@@ -178,4 +178,33 @@ impl Binder<'_> {
         }
         Ok(Some(Distinct::On(numbers)))
     }
+
+    /// The keys of DISTINCT ON must be the first of ORDER BY, in any order among themselves; ORDER BY may end before
+    /// it has named all of them.
+    pub(super) fn distinct_on_leads(
+        &self,
+        select: &ast::Select,
+        keys: &[usize],
+        order_by: &[SortKey],
+    ) -> Result<(), SqlError> {
+        let is_key = |sort: &&SortKey| sort.target.is_some_and(|target| keys.contains(&target));
+        let leading: Vec<usize> = order_by
+            .iter()
+            .take_while(is_key)
+            .filter_map(|sort| sort.target)
+            .collect();
+        let others = order_by.iter().any(|sort| !is_key(&sort));
+        let missing = keys.iter().position(|key| !leading.contains(key));
+        match missing.filter(|_| others) {
+            None => Ok(()),
+            Some(at) => {
+                let written = select.distinct.as_ref().and_then(|keys| keys.get(at));
+                Err(self.error(
+                    written.map_or(0, pos_of),
+                    SqlState::INVALID_COLUMN_REFERENCE,
+                    "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
+                ))
+            }
+        }
+    }
 }

@@ -219,7 +219,19 @@ impl<'a> Binder<'a> {
         // An entry that nobody names must still be right.
         for index in mark..self.common.len() {
             let entry = self.common[index].clone();
-            self.common_query(&entry)?;
+            let (query, _) = self.common_query(&entry)?;
+            let (given, named) = (query.columns.len(), entry.table.columns.len());
+            if named > given {
+                let name = &entry.table.name;
+                return Err(self.error(
+                    name.pos,
+                    SqlState::INVALID_COLUMN_REFERENCE,
+                    format!(
+                        "WITH query \"{}\" has {given} columns available but {named} columns specified",
+                        name.text
+                    ),
+                ));
+            }
         }
         Ok(mark)
     }

@@ -186,6 +186,9 @@ impl Binder<'_> {
                 "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
             ));
         }
+        if let Some(Distinct::On(keys)) = &distinct {
+            self.distinct_on_leads(select, keys, &order_by)?;
+        }
         let locking = self.row_locks(query, grouped, distinct.is_some())?;
         let level = self.level();
         let select = Select {

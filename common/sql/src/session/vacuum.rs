@@ -28,8 +28,8 @@ enum Phase {
     Vacuum(Box<VacuumOp>),
     /// Counting rows.
     Count(Box<HeapScan>, Snapshot, u64),
-    /// Sizes to be written.
-    Write(SizesOp),
+    /// Sizes to be written: the table's, then its TOAST table's.
+    Write(SizesOp, Option<SizesOp>),
     Commit(Commit),
 }
 
@@ -146,8 +146,11 @@ impl Vacuum {
                     if self.options.analyze {
                         table.activity.analyzed(report.live_rows, now);
                     }
-                    let op = SizesOp::new(Arc::clone(table), report.live_rows as f64, session.role.oid);
-                    self.phase = Phase::Write(op);
+                    let owner = session.role.oid;
+                    let sizes = |table, rows| SizesOp::new(table, rows as f64, owner);
+                    let toast = table.toast.clone().zip(op.toast_report());
+                    let toast = toast.map(|(toast, report)| sizes(toast, report.live_rows));
+                    self.phase = Phase::Write(sizes(Arc::clone(table), report.live_rows), toast);
                 }
             },
             Phase::Count(scan, snapshot, rows) => {
@@ -155,18 +158,21 @@ impl Vacuum {
                     if !scan.next_page(txn, snapshot)? {
                         table.activity.analyzed(*rows, txn.engine().clock().wall());
                         let op = SizesOp::new(Arc::clone(table), *rows as f64, session.role.oid);
-                        self.phase = Phase::Write(op);
+                        self.phase = Phase::Write(op, None);
                         return Ok(None);
                     }
                     *rows += scan.rows().count() as u64;
                 }
                 return Ok(Some(Progress::Yield));
             }
-            Phase::Write(op) => {
+            Phase::Write(op, toast) => {
                 if let Step::Wait(wait) = op.step(txn)? {
                     return Ok(Some(Progress::Wait(wait)));
                 }
-                self.phase = Phase::Commit(Commit::Insert);
+                self.phase = match toast.take() {
+                    Some(op) => Phase::Write(op, None),
+                    None => Phase::Commit(Commit::Insert),
+                };
             }
             Phase::Commit(_) => {}
         }

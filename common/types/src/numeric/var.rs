@@ -293,8 +293,8 @@ impl Var {
             if *a == 0 {
                 continue;
             }
-            for (j, b) in other.digits.iter().enumerate() {
-                sums[i + j + 1] += *a as u64 * *b as u64;
+            for (sum, b) in sums[i + 1..].iter_mut().zip(&other.digits) {
+                *sum += *a as u64 * *b as u64;
             }
         }
         let mut carry = 0;

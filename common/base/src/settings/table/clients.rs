@@ -42,7 +42,7 @@ super::settings_table! {
     check_function_bodies: bool = "on", Bool, Plain, User,
         "Client Connection Defaults / Statement Behavior",
         "Kept for clients that ask.";
-    default_transaction_isolation: &'static str = "read committed", Enum(&["read uncommitted", "read committed", "repeatable read", "serializable"]), Plain, User,
+    default_transaction_isolation: &'static str = "read committed", Enum(&["read uncommitted", "read committed", "repeatable read"]), Plain, User,
         "Client Connection Defaults / Statement Behavior",
         "Isolation level of new transactions.";
     default_transaction_read_only: bool = "off", Bool, Plain, User,

@@ -124,16 +124,23 @@ fn base64(bytes: &[u8]) -> String {
     out
 }
 
+/// As PostgreSQL's `pg_base64_decode`: the first `=` says how many bytes the last group has, and may stand only where
+/// a group has two or three symbols.
 fn unbase64(s: &str) -> Result<Vec<u8>, SqlError> {
     let mut out = Vec::with_capacity(s.len() * 3 / 4);
-    let (mut word, mut count, mut padding) = (0u32, 0, 0);
-    for b in s.bytes().filter(|b| !b.is_ascii_whitespace()) {
+    let (mut word, mut count, mut last) = (0u32, 0, None);
+    for b in s.bytes().filter(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r')) {
         let value = if b == b'=' {
-            padding += 1;
+            if last.is_none() {
+                last = Some(match count {
+                    2 => 1,
+                    3 => 2,
+                    _ => return Err(parameter("unexpected \"=\" while decoding base64 sequence")),
+                });
+            }
             0
         } else {
-            let at = BASE64.iter().position(|c| *c == b);
-            at.filter(|_| padding == 0).ok_or_else(|| {
+            BASE64.iter().position(|c| *c == b).ok_or_else(|| {
                 parameter(format!(
                     "invalid symbol \"{}\" found while decoding base64 sequence",
                     char::from(b)
@@ -144,7 +151,7 @@ fn unbase64(s: &str) -> Result<Vec<u8>, SqlError> {
         count += 1;
         if count == 4 {
             let bytes = word.to_be_bytes();
-            out.extend_from_slice(&bytes[1..4 - padding.min(2)]);
+            out.extend_from_slice(&bytes[1..=last.unwrap_or(3)]);
             (word, count) = (0, 0);
         }
     }
