@@ -116,6 +116,7 @@ with w(a) as (select 1, 2) select * from w
 ----
 1|2
 SELECT 1
+
 # VACUUM counts the TOAST table as well.
 create table vacuumed (t text)
 ----
