@@ -123,8 +123,8 @@ fn ack(case: &mut Case, primary: &IdentifyResponse) -> Ack {
     }
 }
 
-#[test]
-fn a_standby_that_breaks_the_protocol_is_refused_and_the_primary_goes_on() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_standby_that_breaks_the_protocol_is_refused_and_the_primary_goes_on() {
     let _turn = cluster::turn_without_failpoints();
     let primary = Primary::init("");
     primary.commit(CommitLevel::On, PATIENCE).unwrap();

@@ -206,12 +206,12 @@ fn a_file_of_the_last_timeline_there_is_is_an_error_and_one_of_another_kind_is_p
     }
 }
 
-#[test]
-fn a_damaged_file_of_a_node_that_was_shut_down_loses_nothing_in_silence() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_damaged_file_of_a_node_that_was_shut_down_loses_nothing_in_silence() {
     fuzz("files after a shutdown", 100_000, |case| run(case, &SHUT_DOWN));
 }
 
-#[test]
-fn a_damaged_file_of_a_node_that_was_killed_loses_nothing_in_silence() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_damaged_file_of_a_node_that_was_killed_loses_nothing_in_silence() {
     fuzz("files after a kill", 100_000, |case| run(case, &KILLED));
 }

@@ -188,12 +188,12 @@ fn run(case: &mut Case, path: &Path) {
     }
 }
 
-#[test]
-fn a_damaged_heap_gives_errors_or_answers() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_damaged_heap_gives_errors_or_answers() {
     fuzz("heap pages", 100_000, |case| run(case, &MADE.heap));
 }
 
-#[test]
-fn a_damaged_index_gives_errors_or_answers() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_damaged_index_gives_errors_or_answers() {
     fuzz("index pages", 100_000, |case| run(case, &MADE.index));
 }

@@ -30,8 +30,8 @@ type = "local"
 method = "trust"
 "#;
 
-#[test]
-fn a_configuration_file_of_any_bytes_is_read_or_refused() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_configuration_file_of_any_bytes_is_read_or_refused() {
     let dir = Path::new("/data");
     let words = [
         "[",
@@ -77,8 +77,8 @@ fn a_configuration_file_of_any_bytes_is_read_or_refused() {
     });
 }
 
-#[test]
-fn settings_take_any_text_or_say_why_not() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn settings_take_any_text_or_say_why_not() {
     let names: Vec<String> = Settings::defaults()
         .rows()
         .iter()
@@ -119,8 +119,8 @@ fn settings_take_any_text_or_say_why_not() {
     });
 }
 
-#[test]
-fn lists_of_standbys_are_parsed_or_refused() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn lists_of_standbys_are_parsed_or_refused() {
     let words = [
         "FIRST ",
         "ANY ",
@@ -149,8 +149,8 @@ fn lists_of_standbys_are_parsed_or_refused() {
     });
 }
 
-#[test]
-fn scram_messages_of_any_text_are_refused() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn scram_messages_of_any_text_are_refused() {
     let secret = ScramSecret::from_password("pencil", b"salt of sixteen.", 1);
     let stored = secret.to_string();
     fuzz("scram", 10_000, |case| {
@@ -171,8 +171,8 @@ fn scram_messages_of_any_text_are_refused() {
     });
 }
 
-#[test]
-fn positions_are_parsed_or_refused() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn positions_are_parsed_or_refused() {
     fuzz("lsn", 200_000, |case| {
         let mut text = "16/B374D848".to_owned();
         case.mutate_text(&mut text, &["/", "FFFFFFFF", "0", "-", "+"]);

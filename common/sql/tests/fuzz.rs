@@ -269,8 +269,8 @@ fn reset(case: &mut Case, peer: &mut LocalPeer) {
     }
 }
 
-#[test]
-fn texts_of_shuffled_statements_are_answered() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn texts_of_shuffled_statements_are_answered() {
     let server = Server::new();
     fuzz("sql text", 100_000, |case| {
         let mut peer = server.connect();
@@ -315,8 +315,8 @@ fn extended(case: &mut Case, peer: &mut LocalPeer, text: &str) {
     drive(case, peer, result, b"");
 }
 
-#[test]
-fn parameters_of_any_bytes_are_values_or_errors() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn parameters_of_any_bytes_are_values_or_errors() {
     let server = Server::new();
     fuzz("parameters", 100_000, |case| {
         let mut peer = server.connect();
@@ -336,8 +336,8 @@ fn parameters_of_any_bytes_are_values_or_errors() {
     });
 }
 
-#[test]
-fn copy_data_of_any_bytes_is_rows_or_an_error() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn copy_data_of_any_bytes_is_rows_or_an_error() {
     let server = Server::new();
     let text =
         b"21\tg\t1\t1.5\t2024-01-01 00:00:00+00\t\\\\x00ff\t{1,2}\n22\t\\N\t\\N\t\\N\t\\N\t\\N\t\\N\n\\.\n"
@@ -410,8 +410,8 @@ fn nested(case: &mut Case, depth: usize) -> String {
     }
 }
 
-#[test]
-fn nesting_without_end_is_refused_and_no_stack_is_exhausted() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn nesting_without_end_is_refused_and_no_stack_is_exhausted() {
     let server = Server::new();
     fuzz("nesting", 100_000, |case| {
         let mut peer = server.connect();

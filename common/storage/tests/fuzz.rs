@@ -38,8 +38,8 @@ fn damaged_page(case: &mut Case) -> Box<Page> {
     page
 }
 
-#[test]
-fn a_page_of_any_bytes_is_read_and_changed_within_its_bounds() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_page_of_any_bytes_is_read_and_changed_within_its_bounds() {
     fuzz("page", 200_000, |case| {
         let mut page = damaged_page(case);
         let _ = (
@@ -94,8 +94,8 @@ fn a_page_of_any_bytes_is_read_and_changed_within_its_bounds() {
     });
 }
 
-#[test]
-fn a_map_page_of_any_bytes_has_bits_for_every_block() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_map_page_of_any_bytes_has_bits_for_every_block() {
     fuzz("visibility map", 200_000, |case| {
         let mut page = Page::boxed_zeroed();
         case.mutate_in_place(page.as_bytes_mut());
@@ -122,8 +122,8 @@ fn control_data() -> ControlData {
     data
 }
 
-#[test]
-fn a_control_file_of_any_bytes_is_refused_or_told() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_control_file_of_any_bytes_is_refused_or_told() {
     let copy = control::encode(&control_data(), 9);
     fuzz("control file", 200_000, |case| {
         let mut bytes = vec![0; 2 * COPY_SIZE];

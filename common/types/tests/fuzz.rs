@@ -90,8 +90,8 @@ fn stored_value(id: TypeId, payload: &[u8], other: &[u8]) {
     }
 }
 
-#[test]
-fn text_of_any_kind_is_a_value_or_an_error() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn text_of_any_kind_is_a_value_or_an_error() {
     let (types, style) = (types(), IoStyle::default());
     assert!(types.len() > 20, "{}", types.len());
     fuzz("text input", 400_000, |case| {
@@ -138,8 +138,8 @@ fn changed(case: &mut Case, forms: &[(TypeId, Vec<u8>)]) -> (TypeId, Vec<u8>) {
     (id, bytes)
 }
 
-#[test]
-fn binary_parameters_of_any_bytes_are_values_or_errors() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn binary_parameters_of_any_bytes_are_values_or_errors() {
     let forms = binary_forms();
     fuzz("binary input", 400_000, |case| {
         let (id, bytes) = changed(case, &forms);
@@ -150,8 +150,8 @@ fn binary_parameters_of_any_bytes_are_values_or_errors() {
     });
 }
 
-#[test]
-fn stored_payloads_of_any_bytes_are_values_or_errors() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn stored_payloads_of_any_bytes_are_values_or_errors() {
     let mut forms = Vec::new();
     for (id, bytes) in binary_forms() {
         let mut stored = Vec::new();
@@ -168,8 +168,8 @@ fn stored_payloads_of_any_bytes_are_values_or_errors() {
     });
 }
 
-#[test]
-fn compressed_values_come_back_and_damaged_streams_are_refused() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn compressed_values_come_back_and_damaged_streams_are_refused() {
     fuzz("pglz", 40_000, |case| {
         let pieces: Vec<Vec<u8>> = (0..1 + case.below(6))
             .map(|_| {
@@ -200,8 +200,8 @@ fn compressed_values_come_back_and_damaged_streams_are_refused() {
     });
 }
 
-#[test]
-fn rows_of_any_bytes_are_deformed_or_refused() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn rows_of_any_bytes_are_deformed_or_refused() {
     let storable: Vec<TypeId> = types().into_iter().filter(|id| id.is_storable()).collect();
     fuzz("row", 200_000, |case| {
         let ids: Vec<TypeId> = (0..1 + case.below(6)).map(|_| *case.pick(&storable)).collect();

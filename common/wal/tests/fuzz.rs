@@ -238,8 +238,8 @@ fn repair(bytes: &mut [u8]) {
     }
 }
 
-#[test]
-fn records_of_any_bytes_are_decoded_or_refused() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn records_of_any_bytes_are_decoded_or_refused() {
     fuzz("wal record", 200_000, |case| {
         let mut bytes = case.pick(&LOG.records).1.clone();
         case.mutate(&mut bytes);
@@ -258,8 +258,8 @@ fn records_of_any_bytes_are_decoded_or_refused() {
     });
 }
 
-#[test]
-fn compressed_images_of_any_bytes_are_restored_whole_or_refused() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn compressed_images_of_any_bytes_are_restored_whole_or_refused() {
     let original = image_page();
     let hole = (100, 6044);
     let made = [Compression::Lz4, Compression::Zstd].map(|method| {
@@ -339,8 +339,8 @@ fn position(case: &mut Case) -> Lsn {
     }
 }
 
-#[test]
-fn a_damaged_log_is_read_to_an_end_and_judged() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_damaged_log_is_read_to_an_end_and_judged() {
     fuzz("wal reader", 3000, |case| {
         let vfs = damaged_log(case);
         let history = if case.one_in(3) {
@@ -377,8 +377,8 @@ fn a_damaged_log_is_read_to_an_end_and_judged() {
     });
 }
 
-#[test]
-fn a_damaged_log_is_dumped_as_far_as_it_goes() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_damaged_log_is_dumped_as_far_as_it_goes() {
     fuzz("waldump", 1000, |case| {
         let vfs: Arc<dyn Vfs> = damaged_log(case).shared();
         let options = DumpOptions {
@@ -400,8 +400,8 @@ fn a_damaged_log_is_dumped_as_far_as_it_goes() {
     });
 }
 
-#[test]
-fn page_headers_and_segment_names_of_any_bytes_are_refused_or_right() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn page_headers_and_segment_names_of_any_bytes_are_refused_or_right() {
     fuzz("wal page header", 200_000, |case| {
         let size = SegmentSize::new(1 << (20 + case.below(11))).unwrap();
         let header = PageHeader {
@@ -423,8 +423,8 @@ fn page_headers_and_segment_names_of_any_bytes_are_refused_or_right() {
     });
 }
 
-#[test]
-fn history_files_of_any_text_are_refused_or_consistent() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn history_files_of_any_text_are_refused_or_consistent() {
     let text = first_history()
         .forked(Lsn(0x100_0060), timeline(3), "promotion")
         .forked(Lsn(0x200_0000), timeline(9), "crash restart")

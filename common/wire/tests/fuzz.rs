@@ -106,8 +106,8 @@ fn conversation(case: &mut Case, messages: &[Vec<u8>]) -> Vec<u8> {
     all
 }
 
-#[test]
-fn a_client_that_breaks_the_protocol_is_answered_or_sent_away() {
+#[cfg_attr(not(fuzzing), test)]
+pub(crate) fn a_client_that_breaks_the_protocol_is_answered_or_sent_away() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

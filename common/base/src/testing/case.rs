@@ -25,12 +25,38 @@ const BORDERS: [u64; 16] = [
 pub struct Case {
     seed: u64,
     state: u64,
+    /// What is left of the bytes that numbers are taken from before they are random.
+    input: std::vec::IntoIter<u8>,
 }
 
 impl Case {
     /// The case of this seed.
     pub fn new(seed: u64) -> Case {
-        Case { seed, state: seed }
+        Case {
+            seed,
+            state: seed,
+            input: Vec::new().into_iter(),
+        }
+    }
+
+    /// The case whose numbers are these bytes, as many as each choice needs; and those of seed 0 when they are used up.
+    pub fn of_input(input: &[u8]) -> Case {
+        Case {
+            input: input.to_vec().into_iter(),
+            ..Case::new(0)
+        }
+    }
+
+    /// A number of `width` bytes from the input, or 64 random bits.
+    fn draw(&mut self, width: usize) -> u64 {
+        if self.input.as_slice().is_empty() {
+            return self.random();
+        }
+        self.input
+            .by_ref()
+            .take(width)
+            .enumerate()
+            .fold(0, |value, (at, byte)| value | u64::from(byte) << (8 * at))
     }
 
     /// What it was made from.
@@ -40,6 +66,10 @@ impl Case {
 
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
+        self.draw(8)
+    }
+
+    fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -49,7 +79,13 @@ impl Case {
 
     /// A number below `bound`; 0 when that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next_u64() % (bound.max(1) as u64)) as usize
+        let bound = bound.max(1) as u64;
+        let width = match bound {
+            0..=0x100 => 1,
+            0x101..=0x1_0000 => 2,
+            _ => 8,
+        };
+        (self.draw(width) % bound) as usize
     }
 
     /// True once in `n` times.
@@ -76,7 +112,7 @@ impl Case {
 
     /// This many random bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next_u64() as u8).collect()
+        (0..count).map(|_| self.draw(1) as u8).collect()
     }
 
     /// A place in `len` bytes, and a short length that fits there.

@@ -1,14 +1,17 @@
-//! What the tests of every crate share: the driver of the fuzzers ([`fuzz`]), the allocator that watches them, and the count of crash points
+//! What the tests of every crate share: the driver of the fuzzers ([`fuzz`], and [`Guided`] for one that is
+//! guided by coverage), the allocator that watches them, and the count of crash points
 //! ([`points`]).
 //!
 //! Nothing here runs in a node.
 
 mod allocation;
 mod case;
+mod guided;
 pub mod points;
 
 pub use allocation::WatchedAllocator;
 pub use case::Case;
+pub use guided::Guided;
 
 use std::io::Write as _;
 use std::panic::PanicHookInfo;
@@ -76,6 +79,9 @@ fn rerun(name: &str, seed: u64) -> String {
 /// As above; that is what it is for. A hanging case ends the process, because nothing else can end it.
 pub fn fuzz(name: &str, cases: u64, mut case: impl FnMut(&mut Case)) {
     count_panics();
+    if guided::serve(|input| run_case(&mut Case::of_input(input), &mut case)) {
+        return;
+    }
     let first = number("TOWLINE_SEED").unwrap_or(DEFAULT_SEED);
     let (cases, limit) = match number("TOWLINE_FUZZ_CASES") {
         Some(cases) => (cases, Duration::MAX),
@@ -91,22 +97,27 @@ pub fn fuzz(name: &str, cases: u64, mut case: impl FnMut(&mut Case)) {
             }
             let _ = watched.send(seed);
             let _blame = Blame { name, seed };
-            let panics = PANICS.load(Ordering::Relaxed);
-            WatchedAllocator::reset();
-            case(&mut Case::new(seed));
-            assert_eq!(
-                PANICS.load(Ordering::Relaxed),
-                panics,
-                "another thread has panicked"
-            );
-            let largest = WatchedAllocator::largest();
-            assert!(
-                largest <= ALLOCATION_LIMIT,
-                "{largest} bytes were allocated at once"
-            );
+            run_case(&mut Case::new(seed), &mut case);
         }
         drop(watched);
     });
+}
+
+/// One case, and what must hold after each.
+fn run_case(case: &mut Case, body: &mut impl FnMut(&mut Case)) {
+    let panics = PANICS.load(Ordering::Relaxed);
+    WatchedAllocator::reset();
+    body(case);
+    assert_eq!(
+        PANICS.load(Ordering::Relaxed),
+        panics,
+        "another thread has panicked"
+    );
+    let largest = WatchedAllocator::largest();
+    assert!(
+        largest <= ALLOCATION_LIMIT,
+        "{largest} bytes were allocated at once"
+    );
 }
 
 fn watch_cases(name: &str, cases: &mpsc::Receiver<u64>) {

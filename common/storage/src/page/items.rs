@@ -185,11 +185,12 @@ impl Page {
             return Err(PageError::NoSpace);
         }
         let mut at = item.offset();
+        // Also where nothing moves: the padding behind an item that a damaged line pointer leads to may be out of the page.
+        let upper = self.upper();
+        if at < upper || at + old > self.special_offset() {
+            return Err(PageError::Corrupt("an item stands outside the item area"));
+        }
         if new != old {
-            let upper = self.upper();
-            if at < upper || at + old > self.special_offset() {
-                return Err(PageError::Corrupt("an item stands outside the item area"));
-            }
             self.0.copy_within(upper..at, upper + old - new);
             self.set_upper(upper + old - new);
             self.shift_items_below(at, old as isize - new as isize);

@@ -287,3 +287,21 @@ proptest! {
         }
     }
 }
+
+/// A line pointer to the last bytes of the page, which no aligned item reaches: replacing the item wrote its padding out of the page.
+#[test]
+fn an_item_that_a_damaged_line_pointer_leads_to_is_not_overwritten() {
+    let mut page = Page::boxed_zeroed();
+    page.init(16);
+    page.add_item(b"row", Placement::Heap).unwrap();
+    for at in [PAGE_SIZE - 3, PAGE_SIZE - 16, HEADER_SIZE] {
+        page.set_item_id(1, ItemId::normal(at, 3)).unwrap();
+        let before = page.as_bytes().to_vec();
+        let answer = page.overwrite_item(1, b"new");
+        assert!(
+            matches!(answer, Err(PageError::Corrupt(_))),
+            "at {at}: {answer:?}"
+        );
+        assert_eq!(page.as_bytes()[..], before[..]);
+    }
+}

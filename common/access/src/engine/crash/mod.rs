@@ -6,6 +6,7 @@
 
 mod cuts;
 mod driver;
+mod files;
 mod node;
 mod rules;
 mod scripts;

@@ -1,0 +1,3 @@
+#![no_main]
+#![doc = "The fuzzer of this name in common/types/tests/fuzz.rs."]
+towline_fuzz::target!("../../../common/types/tests/fuzz.rs", binary_parameters_of_any_bytes_are_values_or_errors);
