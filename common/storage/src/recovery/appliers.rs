@@ -12,7 +12,7 @@
 //! pool lacks the system is asked to read them (`recovery_prefetch`). Records that are not about named pages do not come here: see [`Lane`].
 //!
 //! Not for a standby with readers: who follows an index relies on the row being there before its entry, and on the visibility map's bit
-//! falling before that; here nothing orders the changes of two relations (`docs/decisions/0005-…`).
+//! falling before that; here nothing orders the changes of two relations (`docs/decisions/0005-several-appliers-after-a-crash-only.md`).
 
 use super::RedoError;
 use super::replay::Replayer;
