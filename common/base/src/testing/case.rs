@@ -42,7 +42,7 @@ impl Case {
     /// The case whose numbers are these bytes, as many as each choice needs; and those of seed 0 when they are used up.
     pub fn of_input(input: &[u8]) -> Case {
         Case {
-            input: input.to_vec().into_iter(),
+            input: Vec::from(input).into_iter(),
             ..Case::new(0)
         }
     }

@@ -184,7 +184,11 @@ impl Smgr {
             )));
         }
         if !self.exists(rel, fork)? {
-            self.create_with(rel, fork, OpenMode::Create)?;
+            // Its length is measured below, like that of any file: of two appliers that find it missing, neither begins it anew.
+            let key = FileKey { rel, fork, part: 0 };
+            self.open(&key, OpenMode::Create)?;
+            self.note_directory(&rel);
+            self.note_sync(key);
         }
         let state = self.fork(rel, fork)?;
         let mut allocated = state.allocated.lock();

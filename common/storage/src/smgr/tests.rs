@@ -173,3 +173,26 @@ fn no_relation_gets_more_blocks_than_there_are_numbers() {
         .unwrap_err();
     assert!(matches!(error, StorageError::Damaged(_)), "{error}");
 }
+
+/// Two appliers of redo found the file missing, and the second began its length anew.
+#[test]
+fn two_that_make_a_missing_fork_long_enough_both_find_their_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let smgr = Smgr::new(Arc::new(OsVfs), dir.path(), 100);
+    smgr.create_directories().unwrap();
+    let start = std::sync::Barrier::new(2);
+    for round in 0..300 {
+        let rel = relation(20_000 + round);
+        std::thread::scope(|scope| {
+            for blocks in [3, 7] {
+                let (smgr, start) = (&smgr, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    smgr.ensure_blocks(rel, ForkKind::Main, blocks).unwrap();
+                    assert!(smgr.nblocks(rel, ForkKind::Main).unwrap() >= blocks);
+                });
+            }
+        });
+        assert!(smgr.nblocks(rel, ForkKind::Main).unwrap() >= 7, "round {round}");
+    }
+}

@@ -198,15 +198,17 @@ fn redo_whose_pages_are_above_the_quorum_waits_for_it_and_goes_on() {
                 RecoveryStep::Done(_) => break,
                 RecoveryStep::More => {}
                 RecoveryStep::NeedsQuorum(lsn) => {
-                    // Nothing has changed: it still waits.
-                    assert!(matches!(
-                        recovery.step(100).unwrap(),
-                        RecoveryStep::NeedsQuorum(_)
-                    ));
                     assert!(lsn <= end, "{lsn}");
                     // An applier may say what it waited for before the last advance.
-                    quorum.advance(lsn.max(quorum.get()));
-                    waits += 1;
+                    if lsn > quorum.get() {
+                        // Nothing has changed: it still waits.
+                        assert!(matches!(
+                            recovery.step(100).unwrap(),
+                            RecoveryStep::NeedsQuorum(_)
+                        ));
+                        quorum.advance(lsn);
+                        waits += 1;
+                    }
                 }
                 RecoveryStep::NoSpace(error) => panic!("{error}"),
             }

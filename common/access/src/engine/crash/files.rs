@@ -81,7 +81,7 @@ fn cut_after(operation: impl FnOnce(&mut Driver) -> Result<(), Failure>) -> Resu
     write_all(&driver)?;
     let quorum = driver.node.engine.storage().quorum().get();
     let state = driver.node.contents()?;
-    let before = files(&vfs.after_crash(Unsynced::Kept, 0));
+    let before = files(&vfs.look(|moment| moment.after_kill()));
 
     operation(&mut driver)?;
     if driver.node.engine.insert_lsn().map_err(text)? <= quorum {
@@ -169,6 +169,7 @@ fn a_value_out_of_line_is_as_it_was() {
     assert_eq!(cut_after(changed), nothing());
 }
 
+/// Above the quorum the commit is not released, and nobody asks for the removal yet; that it waits then is shown in storage's crash tests.
 #[test]
 fn a_dropped_table_has_its_files() {
     assert_eq!(cut_after(|driver| driver.drop_table("l", OFF)), nothing());
@@ -182,14 +183,6 @@ fn an_emptied_table_has_its_files() {
 #[test]
 fn a_table_that_is_vacuumed_is_as_long_as_it_was() {
     assert_eq!(cut_after(vacuum_alone), nothing());
-}
-
-#[cfg(debug_assertions)]
-#[test]
-fn without_the_gate_of_files_a_dropped_table_would_lose_them() {
-    let _off = RuleOff::new(Rule::FilesBelowQuorum);
-    let wrong = cut_after(|driver| driver.drop_table("l", OFF)).unwrap().unwrap();
-    assert!(wrong.ends_with("is gone"), "{wrong}");
 }
 
 #[cfg(debug_assertions)]
