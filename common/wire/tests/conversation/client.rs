@@ -11,7 +11,7 @@ use towline_wire::auth::{Gatekeeper, greet};
 use towline_wire::connection::End;
 use towline_wire::hba::{Rule, Transport};
 
-use crate::fake::World;
+use super::fake::World;
 
 /// Counts the writes that pass through it.
 pub struct Counted {
