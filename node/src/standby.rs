@@ -90,6 +90,7 @@ pub(crate) fn run(args: &StandbyArgs) -> Outcome {
     let log = LogSettings {
         sync_method: engine_config.wal_sync_method,
         fsync: engine_config.fsync,
+        progress_interval: engine_config.progress_interval,
     };
     let log = open_log(&vfs, &args.node.data_dir, &control, log).map_err(|error| broken(&error))?;
     let promise = PromiseFile::open(Arc::clone(&vfs), &args.node.data_dir, &id, control.timeline)

@@ -7,9 +7,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use towline_base::{Lsn, Vfs};
-use towline_storage::ControlData;
+use towline_base::{Clock, Lsn, SystemClock, Vfs};
+use towline_storage::{ControlData, ScanMeter};
 use towline_wal::format::SegmentSize;
 use towline_wal::timeline::ReceiverConfig;
 use towline_wal::{
@@ -67,6 +68,8 @@ pub struct LogSettings {
     pub sync_method: SyncMethod,
     /// `fsync`.
     pub fsync: bool,
+    /// `log_startup_progress_interval`: between two log lines about the search for the end; zero writes none.
+    pub progress_interval: Duration,
 }
 
 /// The directory of the log in a data directory.
@@ -89,9 +92,17 @@ pub fn read_history(
 
 /// Scans for the end, along the part of the history that the log has reached: a standby knows of a fork before it has received the
 /// log up to there. What it then has is its parent's, for the time being.
-fn find_end_of(mut source: WalSource, redo: Lsn) -> Result<(WalSource, LogEnd), OpenLogError> {
+fn find_end_of(
+    mut source: WalSource,
+    redo: Lsn,
+    settings: LogSettings,
+) -> Result<(WalSource, LogEnd), OpenLogError> {
     loop {
-        let found = find_end(source.clone(), redo, Known::default(), |_| {})?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mut progress = ScanMeter::new(clock, settings.progress_interval, redo);
+        let found = find_end(source.clone(), redo, Known::default(), |record| {
+            progress.tell(record.end)
+        })?;
         // After a base backup the log may still be empty, but the data has reached redo.
         let reached = if found.records == 0 { redo } else { found.end.lsn };
         if reached >= source.history.begin() {
@@ -145,7 +156,7 @@ pub fn open_log(
         fsync: settings.fsync,
     };
     let redo = control.checkpoint.redo;
-    let (source, found) = find_end_of(source, redo)?;
+    let (source, found) = find_end_of(source, redo, settings)?;
     // What was replayed was durable here, and so was what pages on disk say.
     let strict = if control.page_lsn_bound_is_strict {
         control.page_lsn_bound

@@ -162,6 +162,7 @@ fn open(vfs: &CrashVfs, control: &ControlData) -> towline_standby::OpenedLog {
     let settings = LogSettings {
         sync_method: SyncMethod::Fdatasync,
         fsync: true,
+        progress_interval: std::time::Duration::ZERO,
     };
     open_log(&vfs.shared(), Path::new(DATA), control, settings).unwrap()
 }

@@ -37,7 +37,7 @@ pub use fsm::FreeSpaceMap;
 pub use page::{ItemId, ItemState, OffsetNumber, Page, PageError, Placement};
 pub use recovery::{
     ProgressMeter, Recovery, RecoveryProgress, RecoveryStep, RedoAction, RedoContext, RedoError, Replayer,
-    ResourceManagers,
+    ResourceManagers, ScanMeter,
 };
 pub use smgr::Smgr;
 pub use storage::{Storage, StorageConfig};

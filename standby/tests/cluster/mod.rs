@@ -494,6 +494,7 @@ impl Standby {
         let log_settings = LogSettings {
             sync_method: SyncMethod::Fdatasync,
             fsync: true,
+            progress_interval: std::time::Duration::ZERO,
         };
         let opened = open_log(&vfs, &data_dir, &control, log_settings).unwrap();
         let promise = PromiseFile::open(Arc::clone(&vfs), &data_dir, &files.node, control.timeline).unwrap();

@@ -18,7 +18,9 @@ use towline_base::rules::{self, Rule};
 use towline_base::{
     Clock, Lsn, LsnPublisher, LsnWatch, SqlState, SystemId, TimelineId, TimelineNumber, Vfs, Xid,
 };
-use towline_storage::{ClusterState, ControlData, ControlFile, Recovery, Replayer, Storage, StorageConfig};
+use towline_storage::{
+    ClusterState, ControlData, ControlFile, Recovery, Replayer, ScanMeter, Storage, StorageConfig,
+};
 use towline_wal::format::{DecodedRecord, PositionMap, SegmentSize, is_segment_name};
 use towline_wal::records::towline::{TowlineOp, XidReservation};
 use towline_wal::records::xlog::{CheckPoint, EndOfRecovery, XlogOp};
@@ -327,8 +329,10 @@ impl Engine {
             durable: data.checkpoint.end,
             wrote_it: true,
         };
+        let mut progress = ScanMeter::new(Arc::clone(&clock), config.progress_interval, data.checkpoint.redo);
         let found = find_end(source.clone(), data.checkpoint.redo, known, |record| {
-            scan.see(record)
+            scan.see(record);
+            progress.tell(record.end);
         })
         .map_err(|error| io("read the log", &error))?;
         if let Beyond::Corruption { durable } = found.beyond {

@@ -20,7 +20,7 @@ mod run;
 
 pub use appliers::MAX_APPLIERS;
 pub use context::{RedoAction, RedoContext};
-pub use progress::{ProgressMeter, RecoveryProgress};
+pub use progress::{ProgressMeter, RecoveryProgress, ScanMeter};
 pub use replay::{Replayer, ResourceManagers};
 pub use run::{Recovery, RecoveryStep};
 

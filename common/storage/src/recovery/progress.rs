@@ -123,6 +123,40 @@ impl ProgressMeter {
     }
 }
 
+/// Records between two looks at the clock.
+const SCAN_BATCH: u64 = 4096;
+
+/// How far the search for the end of the log is, which comes before redo and reads as much.
+#[derive(Debug)]
+pub struct ScanMeter {
+    meter: ProgressMeter,
+    records: u64,
+}
+
+impl ScanMeter {
+    /// The search begins now, at `start`; a line is due once in `interval`, never when that is zero.
+    pub fn new(clock: Arc<dyn Clock>, interval: Duration, start: Lsn) -> ScanMeter {
+        ScanMeter {
+            meter: ProgressMeter::new(clock, interval, start, None),
+            records: 0,
+        }
+    }
+
+    /// A record was read that ends at `end`; how far that is, when a line is due.
+    pub fn see(&mut self, end: Lsn) -> Option<RecoveryProgress> {
+        self.records += 1;
+        let due = self.records.is_multiple_of(SCAN_BATCH) && self.meter.is_line_due();
+        due.then(|| self.meter.progress(end, self.records))
+    }
+
+    /// The same, and writes the line.
+    pub fn tell(&mut self, end: Lsn) {
+        if let Some(progress) = self.see(end) {
+            tracing::info!("looking for the end of the write-ahead log: {progress}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +165,22 @@ mod tests {
     fn meter(clock: &Arc<ManualClock>, target: Option<Lsn>) -> ProgressMeter {
         let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
         ProgressMeter::new(clock, Duration::from_secs(10), Lsn(1 << 20), target)
+    }
+
+    #[test]
+    fn a_search_for_the_end_says_how_far_it_is_at_a_bounded_rate() {
+        let manual = Arc::new(ManualClock::new(0));
+        let clock: Arc<dyn Clock> = Arc::clone(&manual) as _;
+        let mut scan = ScanMeter::new(clock, Duration::from_secs(10), Lsn(1 << 20));
+        let mut told = Vec::new();
+        for record in 0..10 * SCAN_BATCH {
+            if record == 3 * SCAN_BATCH {
+                manual.advance(Duration::from_secs(10));
+            }
+            let end = Lsn((1 << 20) + (record + 1) * 256);
+            told.extend(scan.see(end).map(|progress| progress.to_string()));
+        }
+        assert_eq!(told, ["4.0 MB, 0.4 MB/s, at 0/500000"]);
     }
 
     #[test]
