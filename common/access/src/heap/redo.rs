@@ -5,11 +5,11 @@
 //!
 //! Replayed tuples differ from the primary's only in what nobody needs after the transaction: command ids and hint bits.
 
-use towline_base::{ForkKind, Tid};
+use towline_base::Tid;
 use towline_storage::vm::{ALL_FROZEN, VALID_BITS};
 use towline_storage::{Page, Placement, RedoContext};
 use towline_wal::Rmgr;
-use towline_wal::format::{BlockRef, DecodedRecord};
+use towline_wal::format::DecodedRecord;
 use towline_wal::records::heap::{
     HeapDelete, HeapHeader, HeapInsert, HeapLock, HeapOp, HeapUpdate, INIT_PAGE, LOCK_ALL_FROZEN_CLEARED,
     infobits, update_flags,
@@ -71,39 +71,43 @@ pub(crate) fn heap2(record: &DecodedRecord<'_>, cx: &mut RedoContext<'_>) -> Res
 /// Whether redo changes no page but those that the record names, and of the visibility map only clears bits. A record of PostgreSQL's form
 /// does not name the map's page whose bits it clears; vacuum's record sets them. One that cannot be read is for redo to complain about.
 pub(crate) fn may_run_beside_others(record: &DecodedRecord<'_>) -> bool {
+    const NONE: [bool; 2] = [false, false];
+    // Whether the map's bits of the pages of blocks 0 and 1 are cleared.
     let cleared = match (record.rmgr(), HeapOp::from_info(record.header.info)) {
         (Rmgr::Heap2, _) => match Heap2Op::from_info(record.header.info) {
-            Heap2Op::MultiInsert => HeapMultiInsert::decode(record.main).map(|body| body.flags & 1 != 0),
+            Heap2Op::MultiInsert => {
+                HeapMultiInsert::decode(record.main).map(|body| [body.flags & 1 != 0, false])
+            }
             Heap2Op::Prune
             | Heap2Op::Vacuum
             | Heap2Op::FreezePage
             | Heap2Op::LockUpdated
             | Heap2Op::NewCid
-            | Heap2Op::Rewrite => Ok(false),
+            | Heap2Op::Rewrite => Ok(NONE),
             Heap2Op::Visible => return false,
         },
-        (_, HeapOp::Insert) => HeapInsert::decode(record.main).map(|body| body.flags & 1 != 0),
-        (_, HeapOp::Delete) => HeapDelete::decode(record.main).map(|body| body.flags & 1 != 0),
+        (_, HeapOp::Insert) => HeapInsert::decode(record.main).map(|body| [body.flags & 1 != 0, false]),
+        (_, HeapOp::Delete) => HeapDelete::decode(record.main).map(|body| [body.flags & 1 != 0, false]),
         (_, HeapOp::Lock) => {
-            HeapLock::decode(record.main).map(|body| body.flags & LOCK_ALL_FROZEN_CLEARED != 0)
+            HeapLock::decode(record.main).map(|body| [body.flags & LOCK_ALL_FROZEN_CLEARED != 0, false])
         }
         (_, HeapOp::Update | HeapOp::HotUpdate) => HeapUpdate::decode(record.main).map(|body| {
-            let both = update_flags::OLD_ALL_VISIBLE_CLEARED | update_flags::NEW_ALL_VISIBLE_CLEARED;
-            body.flags & both != 0
+            let old = body.flags & update_flags::OLD_ALL_VISIBLE_CLEARED != 0;
+            let new = body.flags & update_flags::NEW_ALL_VISIBLE_CLEARED != 0;
+            match record.block(1) {
+                Some(_) => [new, old],
+                None => [new || old, false],
+            }
         }),
-        (_, HeapOp::Inplace | HeapOp::Truncate | HeapOp::Confirm) => Ok(false),
+        (_, HeapOp::Inplace | HeapOp::Truncate | HeapOp::Confirm) => Ok(NONE),
     };
-    let named = |heap: &BlockRef<'_>| {
-        let map = towline_storage::vm::map_page(heap.page.rel, heap.page.block);
-        record.blocks.iter().any(|block| block.page == map)
+    let is_named = |id: u8| {
+        record.block(id).is_none_or(|heap| {
+            let map = towline_storage::vm::map_page(heap.page.rel, heap.page.block);
+            record.blocks.iter().any(|block| block.page == map)
+        })
     };
-    let heap_pages = || {
-        record
-            .blocks
-            .iter()
-            .filter(|block| block.page.fork == ForkKind::Main)
-    };
-    cleared.is_ok_and(|cleared| !cleared || heap_pages().all(named))
+    cleared.is_ok_and(|cleared| (0..).zip(cleared).all(|(id, cleared)| !cleared || is_named(id)))
 }
 
 /// Formats the page when the record says that its tuples are the first.
@@ -454,5 +458,74 @@ pub(crate) fn mask_for_comparison(page: &mut Page) {
         }
         tuple.set_infomask(tuple.as_ref().infomask() & !hints);
         tuple.set_cid(0, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towline_base::{ForkKind, Lsn, PageId};
+    use towline_storage::smgr::relation;
+    use towline_wal::Rmgr;
+    use towline_wal::format::{BlockRef, RecordHeader};
+
+    use super::*;
+
+    fn update(flags: u8, blocks: &[(u8, ForkKind, u32)]) -> bool {
+        let mut main = [0; 14];
+        main[7] = flags;
+        let header = RecordHeader {
+            total_len: 0,
+            xid: 3,
+            prev: Lsn(0),
+            info: HeapOp::Update as u8,
+            rmid: Rmgr::Heap.id(),
+            crc: 0,
+        };
+        let blocks = blocks.iter().map(|(id, fork, block)| BlockRef {
+            id: *id,
+            page: PageId {
+                rel: relation(16384),
+                fork: *fork,
+                block: *block,
+            },
+            flags: 0,
+            image: None,
+            data: &[],
+        });
+        may_run_beside_others(&DecodedRecord {
+            start: Lsn(100),
+            end: Lsn(200),
+            header,
+            blocks: blocks.collect(),
+            main: &main,
+            origin: None,
+            toplevel_xid: None,
+            bytes: &[],
+            overwrote: None,
+        })
+    }
+
+    /// Of two heap pages only the one whose bits are cleared needs its map's page named: when all were asked for, most updates of a table with
+    /// two such pages ran alone.
+    #[test]
+    fn a_change_runs_alone_when_it_clears_bits_of_a_page_that_is_not_named() {
+        const OLD: u8 = update_flags::OLD_ALL_VISIBLE_CLEARED;
+        const NEW: u8 = update_flags::NEW_ALL_VISIBLE_CLEARED;
+        let (new, old) = ((0, ForkKind::Main, 40_000), (1, ForkKind::Main, 7));
+        let (map_of_old, map_of_new) = ((2, ForkKind::Vm, 0), (3, ForkKind::Vm, 1));
+        assert!(update(0, &[new, old]));
+        assert!(update(OLD, &[new, old, map_of_old]));
+        assert!(update(NEW, &[new, old, map_of_new]));
+        assert!(update(OLD | NEW, &[new, old, map_of_old, map_of_new]));
+        assert!(update(OLD, &[new, map_of_new]), "both versions on one page");
+        for (flags, blocks) in [
+            (OLD, &[new, old][..]),
+            (OLD, &[new, old, map_of_new]),
+            (NEW, &[new, old, map_of_old]),
+            (OLD | NEW, &[new, old, map_of_old]),
+            (OLD, &[new]),
+        ] {
+            assert!(!update(flags, blocks), "{flags} {blocks:?}");
+        }
     }
 }

@@ -35,7 +35,9 @@ pub const MAX_APPLIERS: usize = 32;
 const BATCH_RECORDS: usize = 1024;
 /// … or with so many bytes of them. A record may be larger than that: then it is a batch of its own.
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
-/// How often an applier looks for another before it sleeps.
+/// So few records are applied by the thread that reads the log when all of them are wanted: waking others takes longer.
+const FEW_RECORDS: usize = 64;
+/// How often an applier looks for a record before it sleeps.
 const SPINS: u32 = 500;
 
 /// What a record has to do with pages, and so who applies it.
@@ -55,6 +57,14 @@ struct Dealt {
     end: Lsn,
     from: usize,
     to: usize,
+}
+
+impl Dealt {
+    /// The record, whose bytes the reader has checked.
+    fn decode<'b>(&self, bytes: &'b [u8]) -> Result<DecodedRecord<'b>, RedoError> {
+        decode_record(self.start, self.end, &bytes[self.from..self.to])
+            .map_err(|error| RedoError::record(self.start, error.to_string()))
+    }
 }
 
 #[derive(Default)]
@@ -254,10 +264,9 @@ impl Batch {
     /// False when it cannot be applied, or the batch has ended.
     fn apply_record(&self, number: u32, replayer: &Replayer) -> bool {
         let dealt = &self.records[number as usize];
-        let bytes = &self.bytes[dealt.from..dealt.to];
         loop {
-            let applied = decode_record(dealt.start, dealt.end, bytes)
-                .map_err(|error| RedoError::record(dealt.start, error.to_string()))
+            let applied = dealt
+                .decode(&self.bytes)
                 .and_then(|record| replayer.apply(&record));
             match applied {
                 Ok(()) => return true,
@@ -327,6 +336,8 @@ pub(super) struct Appliers {
     applied: Option<Arc<Batch>>,
     /// Used ones, the oldest first: by the time it is used again, the appliers have let go of it.
     spare: VecDeque<Arc<Batch>>,
+    /// How many records of the batch being filled this thread has applied itself.
+    applied_here: usize,
     /// Pages of the batch being filled that were asked for.
     asked: HashSet<PageId>,
 }
@@ -347,6 +358,7 @@ impl Appliers {
             filling: Arc::default(),
             applied: None,
             spare: VecDeque::new(),
+            applied_here: 0,
             asked: HashSet::new(),
         };
         for number in 0..count {
@@ -364,6 +376,9 @@ impl Appliers {
 
     /// Takes over a record of [`Lane::Pages`]. After an error that says to try again, the record was not taken.
     pub(super) fn push(&mut self, record: &DecodedRecord<'_>) -> Result<(), RedoError> {
+        if self.applied_here > 0 {
+            self.drain()?;
+        }
         if self.filling.is_full() {
             self.send()?;
         }
@@ -418,11 +433,29 @@ impl Appliers {
     /// again.
     pub(super) fn drain(&mut self) -> Result<(), RedoError> {
         self.join()?;
-        if self.filling.records.is_empty() {
-            return Ok(());
+        if self.filling.records.len() <= FEW_RECORDS {
+            return self.apply_here();
         }
         self.send()?;
         self.join()
+    }
+
+    /// Applies the batch that was not sent. After an error that says to try again, it goes on where it was.
+    fn apply_here(&mut self) -> Result<(), RedoError> {
+        while let Some(dealt) = self.filling.records.get(self.applied_here) {
+            self.replayer.apply(&dealt.decode(&self.filling.bytes)?)?;
+            self.applied_here += 1;
+        }
+        if let Some(end) = self.filling.end() {
+            self.replayer.note_replayed(end);
+        }
+        self.applied_here = 0;
+        self.asked.clear();
+        match Arc::get_mut(&mut self.filling) {
+            Some(batch) => batch.clear(),
+            None => self.filling = Arc::default(),
+        }
+        Ok(())
     }
 
     /// Waits until the batch that was sent is applied.
