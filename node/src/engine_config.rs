@@ -39,6 +39,18 @@ pub(crate) fn relation_files(settings: &Settings, limit: u64) -> Result<u64, u64
     }
 }
 
+/// Most appliers without a setting: one of them keeps up with the thread that reads the log on two cores.
+const MOST_APPLIERS: usize = 4;
+
+/// How many threads change pages in a recovery, beside the one that reads the log.
+fn appliers(wanted: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    match wanted {
+        0 => cores.saturating_sub(1).clamp(1, MOST_APPLIERS),
+        wanted => wanted,
+    }
+}
+
 /// What the engine is opened with.
 pub(crate) fn engine(data_dir: &Path, settings: &Settings) -> EngineConfig {
     let number = |value: i64| usize::try_from(value).unwrap_or(0);
@@ -64,7 +76,7 @@ pub(crate) fn engine(data_dir: &Path, settings: &Settings) -> EngineConfig {
             .map_or(0, |files| usize::try_from(files).unwrap_or(usize::MAX)),
         checkpoint: checkpoint(settings),
         background_writer: background_writer(settings),
-        recovery_appliers: number(settings.get(keys::replay_appliers)),
+        recovery_appliers: appliers(number(settings.get(keys::replay_appliers))),
         recovery_prefetch: settings.get(keys::recovery_prefetch) != "off",
         autovacuum: autovacuum(settings),
         shutdown_timeout: settings

@@ -78,9 +78,9 @@ super::settings_table! {
     archive_timeout: i64 = "0", Int { min: 0, max: 1073741823 }, Seconds, Sighup,
         "Write-Ahead Log / Archiving",
         "Time after which an unfinished segment is switched.";
-    replay_appliers: i64 = "4", Int { min: 1, max: 32 }, Plain, Postmaster,
+    replay_appliers: i64 = "0", Int { min: 0, max: 32 }, Plain, Postmaster,
         "Write-Ahead Log / Recovery",
-        "Threads that change pages in a recovery after a crash.";
+        "Threads that change pages in a recovery after a crash; 0 for one less than there are cores, at most 4.";
     recovery_prefetch: &'static str = "try", Enum(&["off", "on", "try"]), Plain, Sighup,
         "Write-Ahead Log / Recovery",
         "Whether recovery after a crash asks for pages before it needs them.";
