@@ -15,7 +15,12 @@ use towline_sql::{Execution, SqlError};
 
 /// The statements of the golden scripts.
 static STATEMENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    // Of this crate, or of the one with the fuzz targets.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut dirs = ["tests/scripts", "../../common/sql/tests/scripts"]
+        .map(|dir| here.join(dir))
+        .into_iter();
+    let dir = dirs.find(|dir| dir.is_dir()).unwrap();
     let mut files: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
