@@ -98,6 +98,10 @@ pub struct Connection<IO, S> {
     in_group: bool,
     /// A terminated session's wait was given up already.
     gave_up: bool,
+    /// Why a wait was given up since the last write.
+    given_up: Option<SqlError>,
+    /// When `statement_timeout` strikes for answers that are not written yet.
+    unwritten_until: Option<Instant>,
 }
 
 impl<IO, S> Connection<IO, S>
@@ -122,6 +126,8 @@ where
             deadline: None,
             in_group: false,
             gave_up: false,
+            given_up: None,
+            unwritten_until: None,
         }
     }
 
@@ -444,10 +450,13 @@ where
 
     /// The query or portal is over.
     fn stop_timer(&mut self) {
-        if self.disarm().is_some_and(|at| at <= Instant::now()) {
+        let deadline = self.disarm();
+        if deadline.is_some_and(|at| at <= Instant::now()) {
             // It may have struck at the end: it is not for the next.
             self.interrupts.clear_statement();
         }
+        // Until its answer may be shown, it goes on for the client.
+        self.unwritten_until = self.unwritten_until.or(deadline);
     }
 
     /// Steps the session until it has an answer or wants input.
@@ -472,6 +481,7 @@ where
                             return Err(End::Fatal(terminated()));
                         }
                         interrupts.clear();
+                        self.given_up = Some(error.clone());
                         self.session.interrupt(error);
                     }
                 }

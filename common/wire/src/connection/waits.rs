@@ -100,10 +100,7 @@ where
             }
             if passed(statement_at) {
                 self.disarm();
-                return Ok(Err(SqlError::new(
-                    SqlState::QUERY_CANCELED,
-                    "canceling statement due to statement timeout",
-                )));
+                return Ok(Err(statement_timeout()));
             }
         }
     }
@@ -123,10 +120,12 @@ where
     /// Writes the reply, behind the gate.
     pub(super) async fn write_out(&mut self) -> Result<(), End> {
         self.flush_wanted = false;
+        let (given_up, until) = (self.given_up.take(), self.unwritten_until.take());
         if self.reply.bytes.is_empty() {
             return Ok(());
         }
         if let Some(mut gate) = self.session.gate() {
+            let mut timer = pin!(until.map(sleep_until));
             let Self {
                 io,
                 ahead,
@@ -140,6 +139,13 @@ where
                 }
                 if interrupts.poll_raised(cx).is_ready() {
                     return Poll::Ready(Ok(interrupts.check().map_err(SqlError::from)));
+                }
+                // Who has given up a wait already does not begin another one, for the same thing.
+                if let Some(error) = &given_up {
+                    return Poll::Ready(Ok(Err(error.clone())));
+                }
+                if poll_timer(timer.as_mut().as_pin_mut(), cx).is_ready() {
+                    return Poll::Ready(Ok(Err(statement_timeout())));
                 }
                 poll_gone(io, ahead, *backlog, cx).map(Err)
             })
@@ -290,6 +296,13 @@ where
         }
         Ok(())
     }
+}
+
+fn statement_timeout() -> SqlError {
+    SqlError::new(
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to statement timeout",
+    )
 }
 
 enum ReadEvent {

@@ -292,6 +292,28 @@ async fn an_answer_held_by_the_gate_is_given_up_when_its_client_has_gone() {
     timeout(PATIENCE, server).await.unwrap().unwrap();
 }
 
+/// The error of a wait that was given up waited itself, for the commit that the statement had seen, and no cancel came through.
+#[tokio::test]
+async fn who_gives_up_a_wait_is_not_held_by_the_gate() {
+    let world = world();
+    let mut client = Client::connect(&world).await;
+    world.depends_on.store(50, Ordering::SeqCst);
+    world.statement_ms.store(20, Ordering::SeqCst);
+    client.send(&query("wait")).await;
+    assert_eq!(error_code(&client.until(b'E').await), "08007");
+}
+
+/// Its answer was held for as long as it took, whatever the statement's limit.
+#[tokio::test]
+async fn a_statement_timeout_reaches_an_answer_that_the_gate_holds() {
+    let world = world();
+    let mut client = Client::connect(&world).await;
+    world.depends_on.store(50, Ordering::SeqCst);
+    world.statement_ms.store(20, Ordering::SeqCst);
+    client.send(&query("rows 1")).await;
+    assert_eq!(error_code(&client.until(b'E').await), "08007");
+}
+
 #[tokio::test]
 async fn what_arrives_during_a_wait_is_answered_in_order_after_it() {
     let (world, mut publisher) = World::new(3);
