@@ -237,10 +237,16 @@ impl<'a> Writer<'a> {
 /// A small file of ours: an 8-byte magic, a version, the body, and the CRC-32C of all that.
 pub fn seal(magic: &[u8; 8], version: u32, body: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
-    body(Writer::new(&mut out).bytes(magic).u32(version));
-    let crc = crc32c::crc32c(&out);
-    Writer::new(&mut out).u32(crc);
+    seal_into(&mut out, magic, version, body);
     out
+}
+
+/// As [`seal`], in place of what `out` holds: for a file that is written often.
+pub fn seal_into(out: &mut Vec<u8>, magic: &[u8; 8], version: u32, body: impl FnOnce(&mut Writer<'_>)) {
+    out.clear();
+    body(Writer::new(out).bytes(magic).u32(version));
+    let crc = crc32c::crc32c(out);
+    Writer::new(out).u32(crc);
 }
 
 /// The body of what [`seal`] made; the caller reads it and calls [`Reader::finish`].

@@ -16,7 +16,7 @@ use towline_integration_tests::client::Sql;
 use towline_integration_tests::node::{Cluster, PATIENCE};
 use towline_integration_tests::raw::Raw;
 use towline_integration_tests::tools::towline;
-use towline_integration_tests::wait::{wait_for, wait_until};
+use towline_integration_tests::wait::wait_until;
 
 use crate::Case;
 use crate::mixed::{self, SCHEMA, Side, State};
@@ -27,6 +27,11 @@ pub(crate) const CASES: fn() -> Vec<Case> = || {
             "no_acknowledged_row_is_lost_when_nodes_are_killed_under_load",
             &[],
             kill_rounds,
+        ),
+        Case::new(
+            "a_primary_killed_and_started_with_its_standbys_away_shows_every_acknowledged_row",
+            &[],
+            alone_after_a_kill,
         ),
         Case::new(
             "every_transaction_of_a_mix_is_kept_or_undone_as_a_whole_when_a_node_is_killed",
@@ -84,6 +89,19 @@ fn write(port: u16, ledger: &Ledger, mut next: i64) {
     }
 }
 
+/// Writers with numbers from `base` on, a million for each.
+fn start_writers(port: u16, base: i64) -> (Arc<Ledger>, Vec<JoinHandle<()>>) {
+    let ledger = Arc::new(Ledger::default());
+    let writers = (0..WRITERS)
+        .map(|w| {
+            let ledger = Arc::clone(&ledger);
+            let first = base + w as i64 * 1_000_000;
+            std::thread::spawn(move || write(port, &ledger, first))
+        })
+        .collect();
+    (ledger, writers)
+}
+
 fn rows(sql: &Sql) -> BTreeSet<i64> {
     let rows = sql.query("select id from acked order by id").unwrap();
     let found: BTreeSet<i64> = rows
@@ -109,14 +127,7 @@ fn kill_rounds() {
     let mut all_attempted = BTreeSet::new();
     // Each kind of node is a victim, in the bounded form too.
     for round in 0..rounds(20, 6) {
-        let ledger = Arc::new(Ledger::default());
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|w| {
-                let ledger = Arc::clone(&ledger);
-                let first = base + w as i64 * 1_000_000;
-                std::thread::spawn(move || write(port, &ledger, first))
-            })
-            .collect();
+        let (ledger, writers) = start_writers(port, base);
         base += WRITERS as i64 * 1_000_000;
         let extra = random.random_range(0..ROWS_PER_ROUND);
         wait_until("enough acknowledged rows", PATIENCE, || {
@@ -143,10 +154,13 @@ fn kill_rounds() {
         all_acknowledged.extend(ledger.acknowledged.lock().unwrap().iter());
         all_attempted.extend(ledger.attempted.lock().unwrap().iter());
 
-        let on_primary = wait_for("the primary to release what it has", PATIENCE, || {
-            let found = rows(&cluster.nodes[0].sql());
-            all_acknowledged.is_subset(&found).then_some(found)
-        });
+        // At its first answer, whoever of its standbys is back.
+        let on_primary = rows(&cluster.nodes[0].sql());
+        let missing: Vec<_> = all_acknowledged.difference(&on_primary).collect();
+        assert!(
+            missing.is_empty(),
+            "seed {seed}, round {round}: acknowledged rows are missing: {missing:?}"
+        );
         let invented: Vec<_> = on_primary.difference(&all_attempted).collect();
         assert!(
             invented.is_empty(),
@@ -165,6 +179,69 @@ fn kill_rounds() {
             );
         }
     }
+}
+
+/// A statement that looks for rows to change waits until it can see all that were acknowledged, or might have been.
+fn alone_after_a_kill() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut cluster = Cluster::start(1, &[]);
+    let sql = cluster.primary().sql();
+    let require_standby = "alter system set synchronous_standby_names = 'ANY 1 (*)'";
+    sql.query(require_standby).unwrap();
+    sql.query("select pg_reload_conf()").unwrap();
+    sql.query("create table acked (id bigint primary key, v text)")
+        .unwrap();
+    let port = cluster.nodes[0].sql_port;
+    let (ledger, writers) = start_writers(port, 0);
+    let enough = ROWS_PER_ROUND + random.random_range(0..ROWS_PER_ROUND);
+    wait_until("enough acknowledged rows", PATIENCE, || {
+        ledger.acknowledged.lock().unwrap().len() >= enough
+    });
+    for node in [1, 0] {
+        cluster.nodes[node].kill();
+    }
+    ledger.stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    let acknowledged = ledger.acknowledged.lock().unwrap().clone();
+    // Twice, since a start that releases nothing must not forget.
+    for _ in 0..2 {
+        cluster.nodes[0].kill();
+        cluster.nodes[0].start_ready();
+        let sql = cluster.nodes[0].sql();
+        let found = rows(&sql);
+        let missing: Vec<_> = acknowledged.difference(&found).collect();
+        assert!(missing.is_empty(), "seed {seed}: {missing:?}");
+        sql.query("set statement_timeout = '200ms'").unwrap();
+        for change in [
+            "update acked set v = 'x'",
+            "select * from acked for update",
+            "select * from (select * from acked for update) s",
+            "copy acked from stdin",
+            "create table u (id int)",
+        ] {
+            let refused = sql.query(change).unwrap_err();
+            assert_eq!(refused.sqlstate.as_deref(), Some("57014"), "{change}: {refused:?}");
+        }
+        let refused = sql.query("begin read only; delete from acked").unwrap_err();
+        assert_eq!(refused.sqlstate.as_deref(), Some("25006"), "{refused:?}");
+    }
+    let waiting = Sql::connect(port).unwrap();
+    let update = std::thread::spawn(move || waiting.query("update acked set v = 'x' returning id"));
+    cluster.nodes[1].start_ready();
+    let updated = update.join().unwrap().unwrap();
+    assert_eq!(updated.len(), rows(&cluster.nodes[0].sql()).len());
+    // What ends the wait for good.
+    for node in [1, 0] {
+        cluster.nodes[node].kill();
+    }
+    cluster.nodes[0].start_ready();
+    let sql = cluster.nodes[0].sql();
+    sql.query("alter system set synchronous_standby_names = ''").unwrap();
+    sql.query("select pg_reload_conf()").unwrap();
+    assert_eq!(sql.query("delete from acked returning id").unwrap().len(), updated.len());
 }
 
 /// A client of the mixed rounds.

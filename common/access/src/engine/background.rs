@@ -33,6 +33,7 @@ pub(crate) struct Background {
     autovacuum_settings: Arc<Mutex<AutovacuumSettings>>,
     preallocator: Option<LoopThread>,
     writer: Option<LoopThread>,
+    note: Option<LoopThread>,
 }
 
 fn spawn_error(error: &std::io::Error) -> AccessError {
@@ -107,7 +108,16 @@ impl Engine {
             looking.step(now)
         })
         .map_err(|error| spawn_error(&error))?;
+        let note = match self.note_sync.lock().take() {
+            Some(mut sync) => {
+                let step = move |now| sync.step(now);
+                let thread = spawn_loop("release-note", Arc::clone(&self.clock), step);
+                Some(thread.map_err(|error| spawn_error(&error))?)
+            }
+            None => None,
+        };
         *self.background.lock() = Some(Background {
+            note,
             requests,
             checkpointer: Some(checkpointer),
             cleaner: Some(cleaner),
@@ -139,6 +149,7 @@ impl Engine {
             spawn_checkpointer(checkpointer, Arc::clone(&self.clock)).map_err(|error| spawn_error(&error))?;
         let (cleaner, cleaner_settings) = self.start_background_writer()?;
         *self.background.lock() = Some(Background {
+            note: None,
             requests,
             checkpointer: Some(checkpointer),
             cleaner: Some(cleaner),
@@ -231,6 +242,7 @@ impl Engine {
             clean = checkpointer.is_finished();
             drop(checkpointer);
         }
+        drop(background.note.take());
         drop(background.preallocator.take());
         drop(background.writer.take());
         if clean && self.storage.stop_reason().is_none() {

@@ -14,7 +14,7 @@ mod write;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ use crate::error::{AccessError, Result};
 use crate::heap::place::Targets;
 use crate::locks::LockManager;
 use crate::release::CommitQueue;
+use crate::release::note::NoteSync;
 use crate::session::SessionRegistry;
 use crate::txn::commit::PendingAbort;
 use crate::txn::slots::TxnSlots;
@@ -82,6 +83,10 @@ pub struct Engine {
     open_writers: Arc<AtomicU32>,
     /// The next number for a value that is stored out of line, if its TOAST table has none of this number.
     next_toast_value: AtomicU32,
+    /// End of the first record of this node's timeline as a primary, or 0.
+    first_record: AtomicU64,
+    /// Until its thread is started.
+    note_sync: Mutex<Option<NoteSync>>,
 }
 
 impl fmt::Debug for Engine {

@@ -10,7 +10,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -37,6 +37,7 @@ use crate::csn::CsnLog;
 use crate::error::{AccessError, Result};
 use crate::heap::place::Targets;
 use crate::locks::{LockManager, OwnerId};
+use crate::release::note::{self, ReleaseNote};
 use crate::release::{CommitLevel, CommitQueue};
 use crate::session::SessionRegistry;
 use crate::txn::slots::TxnSlots;
@@ -86,6 +87,23 @@ fn io(action: &str, error: &std::io::Error) -> AccessError {
         _ => SqlState::IO_ERROR,
     };
     AccessError::new(state, format!("could not {action}: {error}"))
+}
+
+/// As [`io`], for the new files of the log that a start makes: the tail's last segment and the new timeline's first.
+fn log_io(action: &str, error: &std::io::Error, source: &WalSource) -> AccessError {
+    let full = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded];
+    if !full.contains(&error.kind()) {
+        return io(action, error);
+    }
+    AccessError::new(
+        SqlState::DISK_FULL,
+        format!(
+            "could not {action}: the disk of \"{}\" is full; a start needs room for two segments there, {} MB; remove what is not \
+             ours, or give it more space, and start again",
+            source.dir.display(),
+            2 * source.segment_size.bytes() / (1 << 20)
+        ),
+    )
 }
 
 fn segment_size(control: &ControlData) -> Result<SegmentSize> {
@@ -260,6 +278,8 @@ impl Parts {
             background: Mutex::new(None),
             open_writers: Arc::new(AtomicU32::new(0)),
             next_toast_value: AtomicU32::new(crate::catalog::FIRST_USER_OID),
+            first_record: AtomicU64::new(0),
+            note_sync: Mutex::new(None),
         })
     }
 }
@@ -325,8 +345,16 @@ impl Engine {
         }
         let source = source_of(&vfs, &config, &data)?;
         let mut scan = XidScan(data.checkpoint.next_xid);
+        // What an earlier start of a primary here has released, and so had made durable.
+        let noted = note::read(&*vfs, &source.dir)
+            .map_err(|error| io("read the note of released positions", &error))?
+            .and_then(|released| released.on(&source.history));
+        let durable = data
+            .checkpoint
+            .end
+            .max(noted.map_or(Lsn::INVALID, |noted| noted.durable));
         let known = Known {
-            durable: data.checkpoint.end,
+            durable,
             wrote_it: true,
         };
         let mut progress = ScanMeter::new(Arc::clone(&clock), config.progress_interval, data.checkpoint.redo);
@@ -344,13 +372,17 @@ impl Engine {
         }
         let end = found.end.lsn;
         tracing::info!(%end, reason = %found.end, records = found.records, "end of the write-ahead log");
-        rewrite_tail_durable(&source, data.checkpoint.end.min(end), end)
-            .map_err(|error| io("make the log's tail durable", &error))?;
+        rewrite_tail_durable(&source, durable.min(end), end)
+            .map_err(|error| log_io("make the log's tail durable", &error, &source))?;
         let number = next_timeline(&source, config.timelines_seen)?;
         let timeline = TimelineId::new_random(number).map_err(|error| io("get random bytes", &error))?;
         let history = fork_timeline(&source, end, timeline, "start as a primary")
-            .map_err(|error| io("open a timeline", &error))?;
-        let known_quorum = found.quorum.max(data.quorum).min(end);
+            .map_err(|error| log_io("open a timeline", &error, &source))?;
+        let (noted_quorum, noted_visible) =
+            noted.map_or((Lsn::INVALID, Lsn::INVALID), |noted| (noted.quorum, noted.visible));
+        let known_quorum = found.quorum.max(data.quorum).max(noted_quorum).min(end);
+        // What was seen before is seen again, also above the quorum (`local`), as far as it is there (`off`).
+        let known_visible = known_quorum.max(noted_visible.min(end));
         control.update(|control| {
             control.timeline = timeline;
             control.state = ClusterState::InCrashRecovery;
@@ -373,11 +405,12 @@ impl Engine {
             at,
             publishers,
         )
-        .map_err(|error| io("start the log", &error))?;
+        .map_err(|error| log_io("start the log", &error, &source))?;
         let start_quorum = match mode {
             QuorumMode::Alone => end,
             QuorumMode::Managed => known_quorum,
         };
+        let visible = start_quorum.max(known_visible);
         let (quorum, watch) = LsnWatch::new(start_quorum);
         let (quorum_written, _) = LsnWatch::new(start_quorum);
         let storage = Storage::open(Arc::clone(&vfs), &storage_config(&config), control, watch.clone())?;
@@ -394,10 +427,17 @@ impl Engine {
             quorum: watch,
             next_xid: scan.0,
             checkpoint_xid: data.checkpoint.next_xid,
-            visible: start_quorum,
+            visible,
             hot: false,
         };
+        let synced_log = parts.config.fsync;
         let engine = Arc::new(parts.build(Some(data.checkpoint.redo))?);
+        if mode == QuorumMode::Managed {
+            let note = ReleaseNote::open(&*engine.vfs, &source.dir, timeline, synced_log)
+                .map_err(|error| io("open the note of released positions", &error))?;
+            *engine.note_sync.lock() = Some(note.sync());
+            engine.release.keep_note(note);
+        }
         install_failure_hooks(&engine, &wal);
         let permits = Arc::new(PermitIssuer::new(timeline));
         let writer = Writer {
@@ -511,6 +551,7 @@ fn insert_end_of_recovery(engine: &Arc<Engine>, writer: &Writer, previous: Timel
         .wal
         .insert(&writer.permit, credit, &mut record, &[])
         .map_err(|error| AccessError::internal(error.to_string()))?;
+    engine.first_record.store(inserted.end.0, Ordering::Release);
     // What the log held is released together with this record, once the quorum has it (A1).
     engine.release.enqueue(
         inserted.end,

@@ -52,6 +52,14 @@ impl Engine {
         Wait::lsn(WaitKind::Visible(lsn), self.visible().wait_for(lsn))
     }
 
+    /// A wait until what the log held when this primary was started is released, if it is not yet: its required standbys are away. A
+    /// statement that changes rows waits for that before it takes its snapshot. The end of what was acknowledged before a power cut is not
+    /// known, and a row that a client was told of must not be passed over as if it were not there. Its own commit would have to wait anyway.
+    pub fn wait_to_write(&self) -> Option<Wait> {
+        let first = Lsn(self.first_record.load(Ordering::Acquire));
+        (self.visible().get() < first).then(|| self.wait_visible(first))
+    }
+
     /// A wait until the log is flushed up to `lsn`, which is asked for; or until there may be room again, when that is reached and the disk
     /// of the log is full.
     pub(crate) fn wait_flush(&self, lsn: Lsn) -> Wait {

@@ -17,6 +17,8 @@
 //! Many may call `advance` at once, and nobody waits for another: whoever finds it running leaves a mark, and the one that
 //! runs goes round again.
 
+pub(crate) mod note;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
@@ -29,6 +31,7 @@ use smallvec::SmallVec;
 use towline_base::{CriticalSection, Lsn, LsnPublisher, LsnWatch, RelFileNode};
 use towline_wal::records::invalidation::Invalidation;
 
+use self::note::ReleaseNote;
 use crate::locks::{LockManager, LockTag, OwnerId};
 use crate::step::{Wait, WaitKind};
 use crate::txn::slots::TxnSlots;
@@ -134,6 +137,8 @@ struct Publishers {
     visible: LsnPublisher,
     /// What clients may be told of: visible, and the relation locks up to there have fallen.
     released: LsnPublisher,
+    /// Told before anything is published.
+    note: Option<ReleaseNote>,
 }
 
 /// The queue of commits that are not released yet.
@@ -185,6 +190,7 @@ impl CommitQueue {
         let publishers = Publishers {
             visible: visible_publisher,
             released: released_publisher,
+            note: None,
         };
         Arc::new(CommitQueue {
             slots,
@@ -211,6 +217,11 @@ impl CommitQueue {
     /// Who is told of invalidations.
     pub fn add_invalidator(&self, invalidator: Arc<dyn Invalidator>) {
         self.invalidators.lock().push(invalidator);
+    }
+
+    /// From now on `note` is told of every release before it is published.
+    pub(crate) fn keep_note(&self, note: ReleaseNote) {
+        self.publish.lock().note = Some(note);
     }
 
     /// What snapshots may see.
@@ -335,6 +346,9 @@ impl CommitQueue {
         );
         if group.iter().any(|entry| entry.finish.is_some()) {
             self.before_visible(&group);
+        }
+        if let Some(note) = &mut publishers.note {
+            note.tell(&positions, visible);
         }
         publishers.visible.advance(visible);
         for entry in &group {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use towline_access::catalog::{CatalogView, Table};
 use towline_access::locks::{LockMode, LockTag};
-use towline_access::{Snapshot, Step, Wait};
+use towline_access::{Snapshot, Step, Transaction, Wait};
 use towline_base::SqlState;
 use towline_types::{ColumnType, Datum};
 use towline_wal::ImageOverride;
@@ -425,17 +425,36 @@ impl Session {
         };
         self.check_not_failed(statement)?;
         self.refresh_style();
+        if writes(statement) && self.must_wait_to_write() {
+            portal.stage = Stage::Start;
+            return Ok(None);
+        }
         if is_data(statement) {
             self.ensure_transaction()?;
             self.queried = true;
             let (view, plan) = self.plan_for(&prepared)?;
             self.check_writable(&plan)?;
+            // In a subquery, the lock is known only now.
+            if plan.locks_rows && self.must_wait_to_write() {
+                portal.stage = Stage::Start;
+                return Ok(None);
+            }
             portal.stage = Stage::Locking(view, plan, 0);
             return Ok(None);
         }
         portal.stage = self.start_utility(portal, statement, out)?;
         self.queried |= takes_snapshot(statement);
         Ok(None)
+    }
+
+    /// Whether what this primary's log held at its start is not released yet; then there is a wait for that, to be taken before the
+    /// statement sees anything. A statement that will be refused need not wait.
+    fn must_wait_to_write(&mut self) -> bool {
+        if self.txn.as_ref().is_some_and(Transaction::is_read_only) {
+            return false;
+        }
+        self.pending_wait = self.engine.wait_to_write();
+        self.pending_wait.is_some()
     }
 
     pub(crate) fn check_writable(&mut self, plan: &Plan) -> Result<(), SqlError> {
@@ -630,6 +649,28 @@ fn takes_snapshot(statement: &Statement) -> bool {
             | Statement::Checkpoint
             | Statement::WaitForLsn(..)
     )
+}
+
+/// Whether a statement changes rows or the catalog, or locks rows, as far as its text tells.
+fn writes(statement: &Statement) -> bool {
+    match statement {
+        Statement::Insert(_)
+        | Statement::Update(_)
+        | Statement::Delete(_)
+        | Statement::CreateTable(_)
+        | Statement::DropTable(..)
+        | Statement::DropIndex(..)
+        | Statement::Truncate(_)
+        | Statement::AlterTable(..)
+        | Statement::CreateIndex(_)
+        | Statement::CreateRole(..)
+        | Statement::AlterRole(..)
+        | Statement::DropRole(..) => true,
+        Statement::Query(query) => !query.locking.is_empty(),
+        Statement::Copy(copy) => copy.from,
+        Statement::Explain(options, statement) => options.analyze && writes(statement),
+        _ => false,
+    }
 }
 
 /// Statements that the planner handles.

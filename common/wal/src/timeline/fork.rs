@@ -77,6 +77,9 @@ pub fn rewrite_tail_durable(source: &WalSource, durable: Lsn, end: Lsn) -> io::R
         return Ok(());
     }
     let size = source.segment_size;
+    if durable >= end {
+        return source.vfs.sync_dir(&source.dir);
+    }
     let timeline = source.history.current().number;
     let first = size.segment_of(durable.max(source.history.begin()).min(end));
     let last = size.segment_before(end);

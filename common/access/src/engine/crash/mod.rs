@@ -8,6 +8,7 @@ mod cuts;
 mod driver;
 mod files;
 mod node;
+mod released;
 mod rules;
 mod scripts;
 mod sweep;

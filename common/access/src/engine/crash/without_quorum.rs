@@ -21,12 +21,12 @@ use crate::{CommitLevel, Engine, Step, Transaction, TxnOptions, WaitKind};
 /// What is waited for comes at once, or never.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Length of the texts of rows: five of them fill a page.
-const TEXT: usize = 1500;
+pub(super) const TEXT: usize = 1500;
 /// Rows of the table that is only read: more pages than a full pool has left.
 const READ: i32 = 320;
 
 /// A disk with an empty table `t` and a table `u` of 64 pages.
-fn disk_with_tables() -> Result<CrashVfs, Failure> {
+pub(super) fn disk_with_tables() -> Result<CrashVfs, Failure> {
     let vfs = fresh_disk();
     let mut driver = Driver::start(&vfs)?;
     driver.text_length = TEXT;
@@ -39,15 +39,15 @@ fn disk_with_tables() -> Result<CrashVfs, Failure> {
 }
 
 /// A primary whose quorum is in the hands of the test: the standbys are there when it says so.
-struct Primary {
-    opened: OpenedPrimary,
+pub(super) struct Primary {
+    pub(super) opened: OpenedPrimary,
     quorum: LsnPublisher,
     written: LsnPublisher,
 }
 
 impl Primary {
     /// Opens its log. Redo is still to come.
-    fn open(vfs: &CrashVfs, config: EngineConfig) -> Result<Primary, Failure> {
+    pub(super) fn open(vfs: &CrashVfs, config: EngineConfig) -> Result<Primary, Failure> {
         let mut opened =
             Engine::open_primary(vfs.shared(), clock(), config, QuorumMode::Managed).map_err(text)?;
         let (quorum, written) = opened.quorum.take().ok_or("nobody can publish the quorum")?;
@@ -59,19 +59,19 @@ impl Primary {
     }
 
     /// Starts with the standbys there.
-    fn start(vfs: &CrashVfs, config: EngineConfig) -> Result<Primary, Failure> {
+    pub(super) fn start(vfs: &CrashVfs, config: EngineConfig) -> Result<Primary, Failure> {
         let mut primary = Primary::open(vfs, config)?;
         primary.acknowledge();
         primary.opened.recover().map_err(text)?;
         Ok(primary)
     }
 
-    fn engine(&self) -> &Arc<Engine> {
+    pub(super) fn engine(&self) -> &Arc<Engine> {
         &self.opened.engine
     }
 
     /// The standbys have all that the log has.
-    fn acknowledge(&mut self) {
+    pub(super) fn acknowledge(&mut self) {
         let wal = &self.opened.wal;
         let flush = wal.flush_here(wal.insert_lsn());
         self.quorum.advance(flush);
@@ -80,7 +80,7 @@ impl Primary {
     }
 
     /// Runs a step to its end, with the standbys there.
-    fn drive<T>(
+    pub(super) fn drive<T>(
         &mut self,
         txn: &mut Transaction,
         mut step: impl FnMut(&mut Transaction) -> crate::Result<Step<T>>,
@@ -99,13 +99,13 @@ impl Primary {
     }
 
     /// A transaction with an xid.
-    fn begin(&mut self) -> Result<Transaction, Failure> {
+    pub(super) fn begin(&mut self) -> Result<Transaction, Failure> {
         let mut txn = self.engine().begin(TxnOptions::default()).map_err(text)?;
         self.drive(&mut txn, |txn| txn.ensure_xid())?;
         Ok(txn)
     }
 
-    fn table(&self, name: &str) -> Result<Arc<Table>, Failure> {
+    pub(super) fn table(&self, name: &str) -> Result<Arc<Table>, Failure> {
         let engine = self.engine();
         let view = engine.catalog().shared(engine).map_err(text)?;
         let found = view.tables().find(|table| &*table.name == name).cloned();
@@ -113,7 +113,7 @@ impl Primary {
     }
 
     /// How many rows of the table a new transaction sees.
-    fn count(&self, table: &Table) -> Result<usize, Failure> {
+    pub(super) fn count(&self, table: &Table) -> Result<usize, Failure> {
         let mut txn = self.engine().begin(TxnOptions::default()).map_err(text)?;
         Ok(rows(&mut txn, table)?.len())
     }
