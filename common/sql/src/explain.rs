@@ -70,9 +70,9 @@ pub(crate) fn expression(expr: &ScalarExpr, labels: &[String]) -> String {
             }
             out + " END"
         }
-        ScalarExpr::Coalesce(args) => format!("COALESCE({})", list(args, ", ")),
+        ScalarExpr::Coalesce(args, _) => format!("COALESCE({})", list(args, ", ")),
         ScalarExpr::NullIf(left, right) => format!("NULLIF({}, {})", text(left), text(right)),
-        ScalarExpr::MinMax(greatest, args) => {
+        ScalarExpr::MinMax(greatest, args, _) => {
             format!(
                 "{}({})",
                 if *greatest { "GREATEST" } else { "LEAST" },

@@ -12,6 +12,7 @@ mod parse;
 mod plan;
 mod session;
 pub mod sink;
+mod stack;
 
 pub use error::{Notice, Severity, SqlError};
 pub use session::{Execution, Session, SessionParams, StatementDescription, Timeouts};

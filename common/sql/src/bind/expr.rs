@@ -225,7 +225,8 @@ impl Binder<'_> {
                 let operands: Vec<&Expr> = list.iter().collect();
                 self.placed(result, pos, &operands)
             }
-            Expr::Row(list, _) => {
+            Expr::Row(list, pos) => {
+                self.check_row(list.len(), *pos)?;
                 let items = self.boxed_list(list)?;
                 let items: Result<Vec<_>, _> =
                     items.into_iter().map(|item| self.build().settle(item)).collect();
@@ -401,11 +402,10 @@ impl Binder<'_> {
                 }
                 let ty = aggregate.ty;
                 let level = self.level();
-                let shown = format!("{aggregate:?}");
                 let known = level
                     .aggregates
                     .iter()
-                    .position(|other| format!("{other:?}") == shown);
+                    .position(|other| other.is_same(&aggregate));
                 let index = known.unwrap_or_else(|| {
                     level.aggregates.push(aggregate);
                     level.aggregates.len() - 1

@@ -13,7 +13,7 @@ pub(super) fn same(left: &ScalarExpr, right: &ScalarExpr) -> bool {
     match (left, right) {
         (ScalarExpr::Column { index: a, .. }, ScalarExpr::Column { index: b, .. }) => a == b,
         (ScalarExpr::Column { .. }, _) | (_, ScalarExpr::Column { .. }) => false,
-        _ => left.ty() == right.ty() && format!("{left:?}") == format!("{right:?}"),
+        _ => left.ty() == right.ty() && left.is_same(right),
     }
 }
 

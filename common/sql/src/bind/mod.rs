@@ -17,6 +17,8 @@ mod select;
 mod set_operation;
 pub(crate) mod tree;
 
+use std::cell::RefCell;
+
 use towline_access::catalog::{CatalogState, Relation, Table};
 use towline_base::SqlState;
 use towline_types::{IoStyle, TypeId};
@@ -27,6 +29,7 @@ use crate::error::SqlError;
 use crate::expr::ExprBuilder;
 use crate::parse::ast::{self, CommonTable, Pos, Statement};
 use crate::parse::lex::char_position;
+use crate::stack::{self, too_deep};
 
 pub(crate) use dml::{column_default, default_expression};
 pub(crate) use names::{bind_type, check_storable};
@@ -123,6 +126,7 @@ pub(crate) struct Binder<'a> {
     /// Above 0: literals of the next select list may stay of unknown type.
     keep_unknown: u32,
     depth: u32,
+    max_depth: u32,
     /// WITH entries within which the binder is.
     inlining: u32,
     /// Parts of the tree that stand for something written elsewhere.
@@ -135,16 +139,26 @@ const MAX_COPIED: usize = 1_000_000;
 /// What a WITH entry counts beside its expressions.
 const ENTRY: usize = 10;
 
+/// The query of a WITH entry, what it needs from outside, and how many levels there were around it.
+struct CommonBound {
+    query: Query,
+    outer: Vec<crate::expr::ScalarExpr>,
+    levels: usize,
+}
+
 #[derive(Clone)]
 struct CommonEntry<'a> {
     table: std::rc::Rc<CommonTable>,
     /// How many entries it may itself see.
     sees: usize,
+    /// Its query as it was bound where it is defined, for the first that names it there.
+    bound: std::rc::Rc<RefCell<Option<CommonBound>>>,
     marker: std::marker::PhantomData<&'a ()>,
 }
 
 impl<'a> Binder<'a> {
     fn new(params: Vec<TypeId>, cx: BindContext<'a>) -> Self {
+        let limits = stack::limits();
         Binder {
             cx,
             params,
@@ -154,6 +168,7 @@ impl<'a> Binder<'a> {
             recursive: None,
             keep_unknown: 0,
             depth: 0,
+            max_depth: limits.height + limits.depth,
             inlining: 0,
             copied: 0,
         }
@@ -163,7 +178,7 @@ impl<'a> Binder<'a> {
     fn copies(&mut self, parts: usize) -> Result<(), SqlError> {
         self.copied = self.copied.saturating_add(parts);
         if self.copied > MAX_COPIED {
-            return Err(crate::parse::too_deep());
+            return Err(too_deep());
         }
         Ok(())
     }
@@ -213,13 +228,14 @@ impl<'a> Binder<'a> {
             self.common.push(CommonEntry {
                 table: std::rc::Rc::new(table.clone()),
                 sees,
+                bound: std::rc::Rc::default(),
                 marker: std::marker::PhantomData,
             });
         }
         // An entry that nobody names must still be right.
         for index in mark..self.common.len() {
             let entry = self.common[index].clone();
-            let (query, _) = self.common_query(&entry)?;
+            let (query, outer) = self.common_query(&entry)?;
             let (given, named) = (query.columns.len(), entry.table.columns.len());
             if named > given {
                 let name = &entry.table.name;
@@ -232,6 +248,9 @@ impl<'a> Binder<'a> {
                     ),
                 ));
             }
+            // Most are named once, in the query they belong to: entries in entries would be bound twice as often at each level.
+            let levels = self.levels.len();
+            *entry.bound.borrow_mut() = Some(CommonBound { query, outer, levels });
         }
         Ok(mark)
     }
@@ -241,6 +260,13 @@ impl<'a> Binder<'a> {
         &mut self,
         entry: &CommonEntry<'a>,
     ) -> Result<(Query, Vec<crate::expr::ScalarExpr>), SqlError> {
+        let bound = entry
+            .bound
+            .borrow_mut()
+            .take_if(|bound| bound.levels == self.levels.len());
+        if let Some(bound) = bound {
+            return Ok((bound.query, bound.outer));
+        }
         let outer = std::mem::replace(
             &mut self.recursive,
             entry.table.recursive.then(|| entry.table.name.text.clone()),
@@ -301,9 +327,10 @@ impl<'a> Binder<'a> {
     }
 
     fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T, SqlError>) -> Result<T, SqlError> {
-        if self.depth >= crate::parse::MAX_CHAIN + 200 {
-            return Err(crate::parse::too_deep());
+        if self.depth >= self.max_depth {
+            return Err(too_deep());
         }
+        stack::check()?;
         self.depth += 1;
         let result = inner(self);
         self.depth -= 1;

@@ -9,6 +9,9 @@ use crate::error::SqlError;
 use crate::expr::ScalarExpr;
 use crate::parse::ast::{self, Expr, Pos};
 
+/// As many as PostgreSQL's tuples have.
+const MAX_FIELDS: usize = 1664;
+
 impl Binder<'_> {
     /// `(a, b) = (c, d)` field by field; the ordering operators by the first field that differs.
     pub(super) fn row_comparison(
@@ -25,6 +28,7 @@ impl Binder<'_> {
                 "unequal number of entries in row expressions",
             ));
         }
+        self.check_row(lefts.len(), pos)?;
         let pair = |binder: &mut Self, op: &str, left: &Expr, right: &Expr| {
             let (bound_left, bound_right) = (binder.expr(left)?, binder.expr(right)?);
             let result = binder.build().binary(op, bound_left, bound_right);
@@ -70,6 +74,18 @@ impl Binder<'_> {
             }
             _ => self.unsupported(pos, "this operator between rows"),
         }
+    }
+
+    /// 54011 for a row with more fields than a tuple may have.
+    pub(super) fn check_row(&self, fields: usize, pos: Pos) -> Result<(), SqlError> {
+        if fields > MAX_FIELDS {
+            return Err(self.error(
+                pos,
+                SqlState::TOO_MANY_COLUMNS,
+                format!("ROW expressions can have at most {MAX_FIELDS} entries"),
+            ));
+        }
+        Ok(())
     }
 
     /// Binds a query of an expression and gives its slot.

@@ -79,6 +79,7 @@ impl Runtime<'_> {
         let (Some(state), Some(plan)) = (self.subplans.get(slot), self.plan.subplans.get(slot)) else {
             return Err(SqlError::internal("no such subplan"));
         };
+        crate::stack::check()?;
         let mut state = state
             .try_borrow_mut()
             .map_err(|_| SqlError::internal("a subplan was asked while it runs"))?;

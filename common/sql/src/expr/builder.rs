@@ -9,8 +9,9 @@ use super::coerce::select_common;
 use super::functions::{self, FunctionDef};
 use super::resolve::{Choice, choose_operator, operator_error, polymorphic_element};
 use super::set::SetCall;
-use super::tree::{CaseExpr, IsKind, ScalarExpr, SubqueryKind};
+use super::tree::{CaseExpr, IsKind, ScalarExpr, SubqueryKind, common_ty};
 use crate::error::SqlError;
+use crate::stack;
 use smallvec::SmallVec;
 use towline_base::SqlState;
 use towline_types::cast::CastContext;
@@ -54,6 +55,8 @@ pub struct ExprBuilder<'a> {
 /// Most parameters of a statement, as in the protocol.
 const MAX_PARAMETERS: u32 = 65_535;
 const BOOL: ColumnType = ColumnType::new(TypeId::Bool);
+/// Rows with more fields are compared by a tree that an ordinary stack is too small for.
+const MAX_FIELDS: usize = 50;
 
 impl<'a> ExprBuilder<'a> {
     /// A builder over the statement's parameter types.
@@ -164,7 +167,10 @@ impl<'a> ExprBuilder<'a> {
                 ));
             }
         };
-        // From the last pair outwards: a < b OR (a = b AND rest).
+        // From the last pair outwards: a < b OR (a = b AND rest). Rows that are written are counted by the parser, `t.*` is not.
+        if left.len() > MAX_FIELDS {
+            stack::needs_deep()?;
+        }
         let mut result: Option<ScalarExpr> = None;
         for (a, b) in left.into_iter().zip(right).rev() {
             result = Some(match result {
@@ -561,7 +567,9 @@ impl<'a> ExprBuilder<'a> {
 
     /// COALESCE
     pub fn coalesce(&mut self, args: Vec<ScalarExpr>) -> Result<ScalarExpr, SqlError> {
-        Ok(ScalarExpr::Coalesce(self.common_all(args, "COALESCE")?.0))
+        let args = self.common_all(args, "COALESCE")?.0;
+        let ty = common_ty(&args);
+        Ok(ScalarExpr::Coalesce(args, ty))
     }
 
     /// NULLIF
@@ -577,7 +585,9 @@ impl<'a> ExprBuilder<'a> {
     /// GREATEST (true), LEAST
     pub fn min_max(&mut self, greatest: bool, args: Vec<ScalarExpr>) -> Result<ScalarExpr, SqlError> {
         let construct = if greatest { "GREATEST" } else { "LEAST" };
-        Ok(ScalarExpr::MinMax(greatest, self.common_all(args, construct)?.0))
+        let args = self.common_all(args, construct)?.0;
+        let ty = common_ty(&args);
+        Ok(ScalarExpr::MinMax(greatest, args, ty))
     }
 
     /// `ARRAY[…]`

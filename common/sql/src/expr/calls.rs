@@ -133,7 +133,7 @@ impl ExprBuilder<'_> {
         };
         if options.distinct {
             // Each key of ORDER BY must then be the argument itself; ours sort only by what they keep.
-            let same = |e: &ScalarExpr| args.iter().any(|a| format!("{a:?}") == format!("{e:?}"));
+            let same = |e: &ScalarExpr| args.iter().any(|a| a.is_same(e));
             if !options.order_by.iter().all(|(e, _, _)| same(e)) {
                 return Err(SqlError::new(
                     SqlState::INVALID_COLUMN_REFERENCE,

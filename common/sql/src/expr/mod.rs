@@ -18,6 +18,7 @@ mod functions;
 #[cfg(test)]
 mod oracle;
 mod resolve;
+mod same;
 mod set;
 mod tree;
 mod walk;

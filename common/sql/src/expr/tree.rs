@@ -77,12 +77,12 @@ pub enum ScalarExpr {
     },
     /// CASE
     Case(Box<CaseExpr>),
-    /// The first that is not NULL.
-    Coalesce(Vec<ScalarExpr>),
+    /// The first that is not NULL, and its type.
+    Coalesce(Vec<ScalarExpr>, ColumnType),
     /// NULL if both are equal, else the left.
     NullIf(Box<ScalarExpr>, Box<ScalarExpr>),
     /// GREATEST (true) or LEAST, NULLs ignored.
-    MinMax(bool, Vec<ScalarExpr>),
+    MinMax(bool, Vec<ScalarExpr>, ColumnType),
     /// `arg op ANY/ALL (array)`
     AnyAll {
         /// Left operand.
@@ -199,6 +199,8 @@ impl ScalarExpr {
             | ScalarExpr::Outer { ty, .. }
             | ScalarExpr::Param { ty, .. }
             | ScalarExpr::Subscript(_, _, ty)
+            | ScalarExpr::Coalesce(_, ty)
+            | ScalarExpr::MinMax(_, _, ty)
             | ScalarExpr::Subquery { ty, .. } => *ty,
             ScalarExpr::Call(call) => call.ty,
             ScalarExpr::And(_)
@@ -209,7 +211,6 @@ impl ScalarExpr {
             | ScalarExpr::InList { .. }
             | ScalarExpr::AnyAll { .. } => BOOL,
             ScalarExpr::Case(case) => case.ty,
-            ScalarExpr::Coalesce(args) | ScalarExpr::MinMax(_, args) => common_ty(args),
             ScalarExpr::NullIf(left, _) => left.ty(),
             ScalarExpr::Array(element, _) => ColumnType::new(element.array().unwrap_or(TypeId::TextArray)),
             ScalarExpr::Row(_) => ColumnType::new(TypeId::Record),
@@ -283,7 +284,7 @@ impl ScalarExpr {
                     .as_ref()
                     .map_or(Ok(Datum::Null), |e| e.eval(row, cx))
             }
-            ScalarExpr::Coalesce(args) => {
+            ScalarExpr::Coalesce(args, _) => {
                 for arg in args {
                     let value = arg.eval(row, cx)?;
                     if !value.is_null() {
@@ -300,7 +301,7 @@ impl ScalarExpr {
                     a
                 })
             }
-            ScalarExpr::MinMax(greatest, args) => {
+            ScalarExpr::MinMax(greatest, args, _) => {
                 let mut best = Datum::Null;
                 for arg in args {
                     let value = arg.eval(row, cx)?;
@@ -384,12 +385,12 @@ impl ScalarExpr {
     }
 }
 
-/// The type of a COALESCE or GREATEST: that of its arguments, with a modifier only if all share it.
-fn common_ty(args: &[ScalarExpr]) -> ColumnType {
-    let first = args
-        .first()
-        .map_or(ColumnType::new(TypeId::Unknown), ScalarExpr::ty);
-    if args.iter().all(|a| a.ty() == first) {
+/// The type of a COALESCE or GREATEST: that of its arguments, with a modifier only if all share it. It is kept: asking all arguments of
+/// all arguments would make each level of nesting twice as dear.
+pub(super) fn common_ty(args: &[ScalarExpr]) -> ColumnType {
+    let mut types = args.iter().map(ScalarExpr::ty);
+    let first = types.next().unwrap_or(ColumnType::new(TypeId::Unknown));
+    if types.all(|ty| ty == first) {
         first
     } else {
         ColumnType::new(first.id)

@@ -27,8 +27,8 @@ impl ScalarExpr {
             ScalarExpr::Call(call) => call.args.iter().for_each(f),
             ScalarExpr::And(args)
             | ScalarExpr::Or(args)
-            | ScalarExpr::Coalesce(args)
-            | ScalarExpr::MinMax(_, args)
+            | ScalarExpr::Coalesce(args, _)
+            | ScalarExpr::MinMax(_, args, _)
             | ScalarExpr::Array(_, args)
             | ScalarExpr::Row(args) => args.iter().for_each(f),
             ScalarExpr::Not(arg) | ScalarExpr::Is { arg, .. } | ScalarExpr::Cast { arg, .. } => f(arg),
@@ -73,8 +73,8 @@ impl ScalarExpr {
             ScalarExpr::Call(call) => call.args.iter_mut().for_each(f),
             ScalarExpr::And(args)
             | ScalarExpr::Or(args)
-            | ScalarExpr::Coalesce(args)
-            | ScalarExpr::MinMax(_, args)
+            | ScalarExpr::Coalesce(args, _)
+            | ScalarExpr::MinMax(_, args, _)
             | ScalarExpr::Array(_, args)
             | ScalarExpr::Row(args) => args.iter_mut().for_each(f),
             ScalarExpr::Not(arg) | ScalarExpr::Is { arg, .. } | ScalarExpr::Cast { arg, .. } => f(arg),

@@ -1,9 +1,9 @@
 //! Scalar expressions, by PostgreSQL's operator precedence.
 
+use super::Parser;
 use super::ast::{Expr, IsTest, Literal};
 use super::lex::Tok;
 use super::primary::call;
-use super::{MAX_CHAIN, Parser, too_deep};
 use crate::error::SqlError;
 
 // Binding powers, low to high, as in PostgreSQL's grammar.
@@ -66,12 +66,7 @@ impl Parser<'_> {
     /// An expression of operators that bind tighter than `power`.
     pub(super) fn expr_above(&mut self, power: u8) -> Result<Expr, SqlError> {
         let mut left = self.prefix(power)?;
-        let mut chain = 0;
         loop {
-            chain += 1;
-            if chain > MAX_CHAIN {
-                return Err(too_deep());
-            }
             match self.infix(left, power)? {
                 (expr, true) => left = expr,
                 (expr, false) => return Ok(expr),

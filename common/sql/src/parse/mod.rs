@@ -2,7 +2,7 @@
 //!
 //! A hand-written recursive descent. (docs/decisions/ says why no parser crate: operator positions, PostgreSQL's own
 //! keyword classes and statement forms, and a tree in which every accepted clause is one we execute.) Nesting is
-//! bounded by [`MAX_DEPTH`], so no text can exhaust the stack.
+//! bounded by [`Limits`], so no text can exhaust the stack.
 
 pub(crate) mod ast;
 mod ddl;
@@ -15,22 +15,18 @@ mod query;
 mod type_name;
 mod utility;
 
+use std::cell::OnceCell;
+
 use towline_base::SqlState;
 
 use self::ast::{Name, Pos, QualifiedName, Statement};
 use self::lex::{Tok, Token, char_position, tokenize};
 use crate::error::SqlError;
+use crate::stack::{self, Limits, too_deep};
 
-/// Deepest nesting of expressions and queries.
-pub(crate) const MAX_DEPTH: u32 = 150;
-/// Longest chain of one left-associative operator, which is as deep in the tree.
-pub(crate) const MAX_CHAIN: u32 = 600;
-/// Highest tree: chains and nesting together. Chains in the first operands of chains multiply, so that their
-/// own bounds are not enough.
-pub(crate) const MAX_HEIGHT: u32 = MAX_CHAIN + 2 * MAX_DEPTH;
 /// How much higher a join or a set operation makes its tree: a level of it takes far more stack than an
 /// operator does.
-const TALL: u32 = MAX_CHAIN / MAX_DEPTH;
+const TALL: u32 = 4;
 
 /// A statement of a text.
 #[derive(Clone, Debug)]
@@ -41,14 +37,7 @@ pub(crate) struct Parsed {
 
 /// Parses all statements of a text; empty ones are dropped.
 pub(crate) fn parse(text: &str) -> Result<Vec<Parsed>, SqlError> {
-    let tokens = tokenize(text)?;
-    let mut parser = Parser {
-        text,
-        tokens,
-        at: 0,
-        depth: 0,
-        height: 0,
-    };
+    let mut parser = Parser::new(text)?;
     let mut statements = Vec::new();
     loop {
         while parser.accept_sym(';') {}
@@ -65,14 +54,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Parsed>, SqlError> {
 
 /// Parses one expression (a column default kept as text in the catalog).
 pub(crate) fn parse_expression(text: &str) -> Result<ast::Expr, SqlError> {
-    let tokens = tokenize(text)?;
-    let mut parser = Parser {
-        text,
-        tokens,
-        at: 0,
-        depth: 0,
-        height: 0,
-    };
+    let mut parser = Parser::new(text)?;
     let expr = parser.expr()?;
     if parser.at_end() {
         Ok(expr)
@@ -83,14 +65,7 @@ pub(crate) fn parse_expression(text: &str) -> Result<ast::Expr, SqlError> {
 
 /// Parses a type's name (`'int4'::regtype`, `format_type`'s inverse).
 pub(crate) fn parse_type_name(text: &str) -> Result<ast::TypeName, SqlError> {
-    let tokens = tokenize(text)?;
-    let mut parser = Parser {
-        text,
-        tokens,
-        at: 0,
-        depth: 0,
-        height: 0,
-    };
+    let mut parser = Parser::new(text)?;
     let name = parser.type_name()?;
     if parser.at_end() {
         Ok(name)
@@ -101,14 +76,7 @@ pub(crate) fn parse_type_name(text: &str) -> Result<ast::TypeName, SqlError> {
 
 /// Parses a possibly qualified name (`'public.t'::regclass`).
 pub(crate) fn parse_qualified_name(text: &str) -> Result<QualifiedName, SqlError> {
-    let tokens = tokenize(text)?;
-    let mut parser = Parser {
-        text,
-        tokens,
-        at: 0,
-        depth: 0,
-        height: 0,
-    };
+    let mut parser = Parser::new(text)?;
     let mut name = vec![parser.col_label()?];
     while parser.accept_sym('.') {
         name.push(parser.col_label()?);
@@ -127,9 +95,24 @@ pub(super) struct Parser<'a> {
     depth: u32,
     /// Height of the tree made so far at this level of nesting.
     height: u32,
+    limits: Limits,
+    /// Made when first asked for.
+    parens: OnceCell<query::Parens>,
 }
 
 impl<'a> Parser<'a> {
+    fn new(text: &'a str) -> Result<Self, SqlError> {
+        Ok(Parser {
+            text,
+            tokens: tokenize(text)?,
+            at: 0,
+            depth: 0,
+            height: 0,
+            limits: stack::limits(),
+            parens: OnceCell::new(),
+        })
+    }
+
     // The last token is Eof and is never passed, so the index is always good.
     fn token(&self, ahead: usize) -> &Token<'a> {
         let last = self.tokens.len() - 1;
@@ -363,21 +346,27 @@ impl<'a> Parser<'a> {
 
     /// Runs `inner` one level deeper.
     fn nested<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T, SqlError>) -> Result<T, SqlError> {
-        if self.depth >= MAX_DEPTH {
+        if self.depth >= self.limits.depth {
             return Err(too_deep());
         }
+        stack::check()?;
         self.depth += 1;
         let beside = std::mem::take(&mut self.height);
         let result = inner(self);
         self.depth -= 1;
-        self.height = beside.max(self.height + 1);
+        let inner = std::mem::replace(&mut self.height, beside);
+        self.grow_to(inner.saturating_add(1))?;
         result
     }
 
     /// What was parsed at this level becomes an operand of something higher by `levels`.
     fn grow(&mut self, levels: u32) -> Result<(), SqlError> {
-        self.height += levels;
-        if self.height > MAX_HEIGHT {
+        self.grow_to(self.height.saturating_add(levels))
+    }
+
+    fn grow_to(&mut self, height: u32) -> Result<(), SqlError> {
+        self.height = self.height.max(height);
+        if self.height > self.limits.height {
             return Err(too_deep());
         }
         Ok(())
@@ -410,11 +399,4 @@ impl<'a> Parser<'a> {
             _ => self.utility(),
         }
     }
-}
-
-/// 54001, as PostgreSQL answers when the stack is at its limit.
-#[cold]
-pub(crate) fn too_deep() -> SqlError {
-    SqlError::new(SqlState::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded")
-        .with_hint("The statement is nested too deeply.")
 }

@@ -70,6 +70,7 @@ impl Parser<'_> {
                 parts.push(self.expr()?);
             }
             self.expect_sym(')')?;
+            self.grow_by_row(parts.len())?;
             return Ok(Expr::Row(parts, pos));
         }
         self.expect_sym(')')?;
@@ -77,6 +78,11 @@ impl Parser<'_> {
             return self.unsupported("the selection of a composite's field");
         }
         Ok(first)
+    }
+
+    /// A comparison of rows is a tree of two levels for each of their fields.
+    fn grow_by_row(&mut self, fields: usize) -> Result<(), SqlError> {
+        self.grow(u32::try_from(fields).unwrap_or(u32::MAX).saturating_mul(2))
     }
 
     fn expr_list(&mut self) -> Result<Vec<Expr>, SqlError> {
@@ -132,7 +138,9 @@ impl Parser<'_> {
                     self.advance();
                     Expr::Row(Vec::new(), pos)
                 } else {
-                    Expr::Row(self.expr_list()?, pos)
+                    let parts = self.expr_list()?;
+                    self.grow_by_row(parts.len())?;
+                    Expr::Row(parts, pos)
                 }
             }
             "coalesce" if paren => {

@@ -1,5 +1,7 @@
 //! SELECT, VALUES, set operations, WITH, FROM.
 
+use std::sync::Arc;
+
 use towline_base::SqlState;
 
 use super::Parser;
@@ -8,7 +10,7 @@ use super::ast::{
     Locking, Name, Query, Select, SetOp, SortItem, Statement, Target,
 };
 use super::keywords;
-use super::lex::Tok;
+use super::lex::{Tok, Token};
 use crate::error::SqlError;
 
 impl Parser<'_> {
@@ -57,7 +59,7 @@ impl Parser<'_> {
             Ok(CommonTable {
                 name,
                 columns,
-                query,
+                query: Arc::new(query),
                 recursive,
             })
         })
@@ -244,7 +246,6 @@ impl Parser<'_> {
             None if level == 0 => self.set_expression(1, None)?,
             None => self.query_operand()?,
         };
-        let mut chain = 0;
         loop {
             let pos = self.pos();
             let op = match self.tok() {
@@ -253,10 +254,6 @@ impl Parser<'_> {
                 Tok::Word(word) if level == 1 && word == "intersect" => SetOp::Intersect,
                 _ => return Ok(left),
             };
-            chain += 1;
-            if chain > super::MAX_DEPTH {
-                return Err(super::too_deep());
-            }
             self.grow(super::TALL)?;
             self.advance();
             let all = self.accept_word("all");
@@ -419,14 +416,9 @@ impl Parser<'_> {
     pub(super) fn table_item(&mut self) -> Result<FromItem, SqlError> {
         self.nested(|parser| {
             let mut left = parser.table_primary()?;
-            let mut chain = 0;
             while let Some(joined) = parser.join(&mut left)? {
                 left = joined;
                 parser.grow(super::TALL)?;
-                chain += 1;
-                if chain > super::MAX_DEPTH {
-                    return Err(super::too_deep());
-                }
             }
             Ok(left)
         })
@@ -586,34 +578,25 @@ impl Parser<'_> {
 
     /// At `(`: does the parenthesis enclose a query (and not a join)?
     pub(super) fn paren_holds_query(&self) -> bool {
-        let mut ahead = 1;
-        while self.is_sym_at(ahead, '(') {
-            ahead += 1;
+        let starts_query = |at: usize| {
+            ["select", "values", "with", "table"]
+                .iter()
+                .any(|word| self.is_word_at(at, word))
+        };
+        if !self.is_sym_at(1, '(') {
+            return starts_query(1);
         }
-        if !["select", "values", "with", "table"]
-            .iter()
-            .any(|word| self.is_word_at(ahead, word))
-        {
+        // Each of many parentheses asks: where they lead and end is looked up.
+        let parens = self.parens.get_or_init(|| Parens::of(&self.tokens));
+        let inner = self.at + 1;
+        if !starts_query(parens.after_run[inner] as usize - self.at) {
             return false;
         }
-        if ahead == 1 {
-            return true;
-        }
         // `((select …) …`: a query if a set operation or `)` follows the inner parenthesis, a join otherwise.
-        let mut depth = 0usize;
-        let mut at = 1;
-        loop {
-            match self.tok_at(at) {
-                Tok::Sym('(') => depth += 1,
-                Tok::Sym(')') => depth = depth.saturating_sub(1),
-                Tok::Eof => return true,
-                _ => {}
-            }
-            at += 1;
-            if depth == 0 {
-                break;
-            }
-        }
+        let at = match parens.after_close[inner] as usize {
+            0 => return true,
+            after => after - self.at,
+        };
         self.is_sym_at(at, ')')
             || [
                 "union",
@@ -653,6 +636,45 @@ impl Parser<'_> {
             return self.unsupported("a column definition list");
         }
         self.name_list_in_parens()
+    }
+}
+
+/// What an opening parenthesis leads to and where it ends, for each token (of others it says nothing).
+pub(super) struct Parens {
+    /// The first token behind it and the opening parentheses that follow it at once.
+    after_run: Vec<u32>,
+    /// The token behind the one that closes it; 0: nothing does.
+    after_close: Vec<u32>,
+}
+
+impl Parens {
+    fn of(tokens: &[Token<'_>]) -> Parens {
+        let mut after_run = vec![0; tokens.len()];
+        let mut after_close = vec![0; tokens.len()];
+        let mut open = Vec::new();
+        for (at, token) in tokens.iter().enumerate() {
+            match token.tok {
+                Tok::Sym('(') => open.push(at),
+                Tok::Sym(')') => {
+                    if let Some(from) = open.pop() {
+                        after_close[from] = at as u32 + 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut after = tokens.len() as u32;
+        for (at, token) in tokens.iter().enumerate().rev() {
+            if token.tok == Tok::Sym('(') {
+                after_run[at] = after;
+            } else {
+                after = at as u32;
+            }
+        }
+        Parens {
+            after_run,
+            after_close,
+        }
     }
 }
 

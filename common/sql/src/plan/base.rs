@@ -96,7 +96,7 @@ impl Planner<'_> {
                 Ok((node, false))
             }
             Source::Query(subquery) => {
-                let input = self.query(subquery.query.clone())?;
+                let input = self.query(&subquery.query)?;
                 let values = self.map_all(&subquery.outer, outer_layout)?;
                 let layout = whole_layout(range);
                 let filter = self.map_all(&conditions, &layout)?;

@@ -15,7 +15,7 @@ impl Planner<'_> {
                 (rows?, None)
             }
             InsertSource::Query(query, row) => {
-                let node = self.query(*query)?;
+                let node = self.query(&query)?;
                 // The template speaks of the query's columns, which are its places.
                 let layout: Vec<usize> = (0..node.width).collect();
                 (vec![self.map_all(&row, &layout)?], Some(node))

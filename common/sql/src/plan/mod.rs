@@ -307,7 +307,7 @@ pub(crate) struct Plan {
 pub(crate) fn plan(bound: Bound, statistics: &dyn Statistics, explain: bool) -> Result<Plan, SqlError> {
     let mut planner = Planner::new(bound.subqueries, statistics, explain);
     let body = match bound.kind {
-        BoundKind::Query(query) => PlanBody::Query(Box::new(planner.query(query)?)),
+        BoundKind::Query(query) => PlanBody::Query(Box::new(planner.query(&query)?)),
         BoundKind::Insert(insert) => PlanBody::Change(Box::new(planner.insert(insert)?)),
         BoundKind::Update(modify) => PlanBody::Change(Box::new(planner.modify(modify, false)?)),
         BoundKind::Delete(modify) => PlanBody::Change(Box::new(planner.modify(modify, true)?)),

@@ -20,6 +20,7 @@ pub(crate) struct Planner<'a> {
     pub(super) locks_rows: bool,
     pub(super) explain: bool,
     pub(super) depth: u32,
+    pub(super) max_depth: u32,
 }
 
 /// One query level while it is planned.
@@ -86,6 +87,7 @@ impl<'a> Planner<'a> {
             locks_rows: false,
             explain,
             depth: 0,
+            max_depth: crate::stack::limits().depth,
         }
     }
 
@@ -200,7 +202,7 @@ impl<'a> Planner<'a> {
         for value in &mut subquery.outer {
             self.map_in_place(value, place)?;
         }
-        let node = self.query(subquery.query)?;
+        let node = self.query(&subquery.query)?;
         let constant = subquery.outer.is_empty();
         self.subplans[number] = Some(Subplan {
             node,

@@ -8,22 +8,24 @@ use crate::bind::tree::{self, Body, Distinct, RangeTable, SET_BASE, Select, Sour
 use crate::error::SqlError;
 use crate::expr::{AggregateCall, ScalarExpr};
 use crate::parse::ast::SetOp;
+use crate::stack;
 
 impl Planner<'_> {
     /// Plans a query.
-    pub(super) fn query(&mut self, query: tree::Query) -> Result<Node, SqlError> {
-        if self.depth > crate::parse::MAX_DEPTH {
-            return Err(crate::parse::too_deep());
+    pub(super) fn query(&mut self, query: &tree::Query) -> Result<Node, SqlError> {
+        if self.depth > self.max_depth {
+            return Err(stack::too_deep());
         }
+        stack::check()?;
         self.depth += 1;
         let result = self.query_inner(query);
         self.depth -= 1;
         result
     }
 
-    fn query_inner(&mut self, query: tree::Query) -> Result<Node, SqlError> {
+    fn query_inner(&mut self, query: &tree::Query) -> Result<Node, SqlError> {
         let node = match &query.body {
-            Body::Select(select) => return self.select(&query, select),
+            Body::Select(select) => return self.select(query, select),
             Body::Values(rows) => {
                 let mapped: Result<Vec<_>, _> = rows.iter().map(|row| self.map_all(row, &[])).collect();
                 let count = rows.len() as f64;
@@ -61,7 +63,7 @@ impl Planner<'_> {
     }
 
     fn side(&mut self, side: &Subquery) -> Result<Node, SqlError> {
-        let node = self.query(side.query.clone())?;
+        let node = self.query(&side.query)?;
         if side.outer.is_empty() {
             return Ok(node);
         }

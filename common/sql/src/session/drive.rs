@@ -14,6 +14,7 @@ use super::{Execution, Running, Session, Simple, copy_in};
 use crate::error::SqlError;
 use crate::parse;
 use crate::sink::RowSink;
+use crate::stack;
 
 /// Bytes of a statement that pg_stat_activity shows: `track_activity_query_size`, as PostgreSQL has it by
 /// default.
@@ -23,6 +24,10 @@ impl Session {
     /// Sync: ends the implicit transaction (commits it, or finishes its abort). The driver then sends `ReadyForQuery`
     /// with [`Session::transaction_status`].
     pub fn sync(&mut self, out: &mut dyn RowSink) -> Result<Execution, SqlError> {
+        self.on_stack(|session| session.sync_here(out))
+    }
+
+    fn sync_here(&mut self, out: &mut dyn RowSink) -> Result<Execution, SqlError> {
         self.running = None;
         if self.block == Block::Idle && self.txn.is_some() {
             self.running = Some(Running::Sync(Commit::Insert));
@@ -34,6 +39,11 @@ impl Session {
 
     /// Query: runs all statements of `text`; every message but `ErrorResponse` and `ReadyForQuery` is put into `out`.
     pub fn simple_query(&mut self, text: &str, out: &mut dyn RowSink) -> Result<Execution, SqlError> {
+        self.leave_deep_stack();
+        self.on_stack(|session| session.simple_query_here(text, out))
+    }
+
+    fn simple_query_here(&mut self, text: &str, out: &mut dyn RowSink) -> Result<Execution, SqlError> {
         self.unnamed = None;
         if let Some(prepared) = self.simple_texts.find(text, &[]) {
             self.show_query(&prepared.text);
@@ -53,6 +63,10 @@ impl Session {
         self.show_query(&text);
         let statements = match parse::parse(&text) {
             Ok(statements) => VecDeque::from(statements),
+            Err(error) if !self.deep && stack::wants_deep_stack(&error) => {
+                self.deep = true;
+                return self.on_stack(|session| session.simple_query_here(&text, out));
+            }
             Err(error) => return self.settle(Err(error)),
         };
         if statements.is_empty() {
@@ -78,6 +92,10 @@ impl Session {
 
     /// Goes on after `Wait`, `Yield` or `CopyIn`.
     pub fn resume(&mut self, out: &mut dyn RowSink) -> Result<Execution, SqlError> {
+        self.on_stack(|session| session.resume_here(out))
+    }
+
+    fn resume_here(&mut self, out: &mut dyn RowSink) -> Result<Execution, SqlError> {
         let Some(mut running) = self.running.take() else {
             return Ok(Execution::Complete);
         };
@@ -297,7 +315,7 @@ impl Session {
         if self.running.is_some() {
             self.interrupt = Some(error);
         } else {
-            self.fail();
+            self.on_stack(Self::fail);
         }
     }
 

@@ -20,8 +20,11 @@ use crate::sink::{RowDescription, RowSink};
 impl Session {
     /// Parse: names a statement (empty name: the unnamed one). `param_types`: OIDs, 0 = infer.
     pub fn parse(&mut self, name: &str, text: &str, param_types: &[u32]) -> Result<(), SqlError> {
-        let result = self.parse_inner(name, text, param_types);
-        self.settle(result)
+        if name.is_empty() {
+            self.leave_deep_stack();
+        }
+        let result = self.make_tree(|session| session.parse_inner(name, text, param_types));
+        self.on_stack(|session| session.settle(result))
     }
 
     fn parse_inner(&mut self, name: &str, text: &str, param_types: &[u32]) -> Result<(), SqlError> {
@@ -148,8 +151,10 @@ impl Session {
         params: &[Option<&[u8]>],
         result_formats: &[i16],
     ) -> Result<(), SqlError> {
-        let result = self.bind_inner(portal, statement, param_formats, params, result_formats);
-        self.settle(result)
+        self.on_stack(|session| {
+            let result = session.bind_inner(portal, statement, param_formats, params, result_formats);
+            session.settle(result)
+        })
     }
 
     fn bind_inner(
@@ -238,7 +243,7 @@ impl Session {
             params: prepared.params.iter().map(|ty| ty.oid()).collect(),
             rows: prepared.description(&[]),
         });
-        self.settle(result)
+        self.on_stack(|session| session.settle(result))
     }
 
     /// Describe a portal; `None`: no rows.
@@ -247,25 +252,36 @@ impl Session {
             Some(portal) => Ok(portal.prepared.description(&portal.formats)),
             None => Err(no_portal(name)),
         };
-        self.settle(result)
+        self.on_stack(|session| session.settle(result))
     }
 
     /// Close a statement; an unknown name is no error.
     pub fn close_statement(&mut self, name: &str) {
-        if name.is_empty() {
-            self.unnamed = None;
-        } else {
-            self.statements.remove(name);
-        }
+        self.on_stack(|session| {
+            if name.is_empty() {
+                session.unnamed = None;
+            } else {
+                session.statements.remove(name);
+            }
+        });
     }
 
     /// Close a portal; an unknown name is no error.
     pub fn close_portal(&mut self, name: &str) {
-        self.portals.remove(name);
+        self.on_stack(|session| drop(session.portals.remove(name)));
     }
 
     /// Execute: runs a portal for at most `max_rows` rows (0 = all).
     pub fn execute(
+        &mut self,
+        portal: &str,
+        max_rows: u32,
+        out: &mut dyn RowSink,
+    ) -> Result<Execution, SqlError> {
+        self.on_stack(|session| session.execute_here(portal, max_rows, out))
+    }
+
+    fn execute_here(
         &mut self,
         portal: &str,
         max_rows: u32,

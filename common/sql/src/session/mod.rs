@@ -10,6 +10,7 @@ mod context;
 mod copy_format;
 mod copy_in;
 mod copy_out;
+mod deep;
 mod definitions;
 mod drive;
 mod encode;
@@ -159,6 +160,8 @@ pub struct Session {
     simple_texts: TextCache,
     portals: HashMap<String, Portal>,
     running: Option<Running>,
+    /// It may hold a tree that an ordinary stack is too small for: see [`crate::stack`].
+    deep: bool,
     interrupt: Option<SqlError>,
     pending_wait: Option<Wait>,
     notices: RefCell<Vec<Notice>>,
@@ -261,6 +264,7 @@ impl Session {
             simple_texts: TextCache::default(),
             portals: HashMap::new(),
             running: None,
+            deep: false,
             interrupt: None,
             pending_wait: None,
             notices: RefCell::new(Vec::new()),

@@ -16,9 +16,12 @@ use super::utility::{Utility, explained};
 use crate::error::SqlError;
 use crate::explain;
 use crate::parse::ast::{self, ExplainOptions, Statement};
-use crate::parse::{MAX_DEPTH, too_deep};
 use crate::plan::Plan;
 use crate::sink::RowSink;
+use crate::stack::too_deep;
+
+/// Most statements that execute each other.
+pub(super) const MAX_EXECUTES: u32 = 150;
 
 impl Session {
     pub(super) fn start_prepare(
@@ -58,7 +61,7 @@ impl Session {
         let params = self.execute_args(&portal.prepared.text.clone(), &name.text, &prepared, args)?;
         // What is executed may be an EXECUTE, by Parse, and that one of the first again.
         portal.replaced += 1;
-        if portal.replaced > MAX_DEPTH {
+        if portal.replaced > MAX_EXECUTES {
             return Err(too_deep());
         }
         portal.prepared = prepared;

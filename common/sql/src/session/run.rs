@@ -13,6 +13,7 @@ use towline_wal::ImageOverride;
 
 use super::context::SessionContext;
 use super::copy_in::CopyIn;
+use super::nested::MAX_EXECUTES;
 use super::prepared::Prepared;
 use super::utility::Utility;
 use super::{Session, encode};
@@ -23,6 +24,7 @@ use crate::exec::{self, Flow, NodeStats, Row, Runtime, Source, SubplanState};
 use crate::parse::ast::Statement;
 use crate::plan::{self, Plan, PlanBody};
 use crate::sink::{CommandTag, CopyShape, RowSink};
+use crate::stack;
 
 /// What running a portal came to.
 pub(crate) enum Progress {
@@ -360,8 +362,20 @@ impl Session {
         loop {
             match std::mem::replace(&mut portal.stage, Stage::Done) {
                 Stage::Start => {
-                    if let Some(outcome) = self.start_portal(portal, out)? {
-                        return Ok(Progress::Done(outcome));
+                    match self.start_portal(portal, out) {
+                        Ok(None) => {}
+                        Ok(Some(outcome)) => return Ok(Progress::Done(outcome)),
+                        Err(error)
+                            if !self.deep
+                                && portal.replaced <= MAX_EXECUTES
+                                && stack::wants_deep_stack(&error) =>
+                        {
+                            // No tree may outlive the stack it was made on: the next call has a deep one.
+                            self.deep = true;
+                            portal.stage = Stage::Start;
+                            return Ok(Progress::Yield);
+                        }
+                        Err(error) => return Err(error),
                     }
                     // A lock to wait for before it can be started at all.
                     if let Some(wait) = self.pending_wait.take() {

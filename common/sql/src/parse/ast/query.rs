@@ -1,5 +1,7 @@
 //! Queries: SELECT, VALUES, set operations, FROM and row locks.
 
+use std::sync::Arc;
+
 use super::{Call, Expr, Name, Pos, QualifiedName};
 
 /// One key of ORDER BY.
@@ -39,8 +41,8 @@ pub(crate) struct CommonTable {
     pub name: Name,
     /// Its column names.
     pub columns: Vec<Name>,
-    /// Its query.
-    pub query: Query,
+    /// Its query; the binder keeps it for whoever names it.
+    pub query: Arc<Query>,
     /// RECURSIVE was written: it may name itself (refused).
     pub recursive: bool,
 }
