@@ -441,6 +441,14 @@ where
         self.interrupts.set_deadline(self.deadline.map(Instant::into_std));
     }
 
+    /// The next statement of a query text begins: the time of the one before is not its own, and a cancel is for the whole text.
+    fn next_statement(&mut self) {
+        if self.disarm().is_some_and(|at| at <= Instant::now()) {
+            self.interrupts.clear_timeout();
+        }
+        self.start_timer();
+    }
+
     /// `statement_timeout` does not strike any more; returns when it would have.
     fn disarm(&mut self) -> Option<Instant> {
         let deadline = self.deadline.take()?;
@@ -485,6 +493,7 @@ where
                         self.session.interrupt(error);
                     }
                 }
+                Ok(Outcome::Next) => self.next_statement(),
                 Ok(Outcome::Yield) => {
                     if self.reply.is_full() {
                         self.write_out().await?;

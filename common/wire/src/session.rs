@@ -26,6 +26,8 @@ pub enum Outcome<W> {
     Wait(W),
     /// Let others run, then resume.
     Yield,
+    /// The next statement of a query text begins: start its timer, then resume.
+    Next,
 }
 
 /// Something a session waits for.

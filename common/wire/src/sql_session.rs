@@ -51,6 +51,7 @@ fn outcome(execution: Result<Execution, SqlError>) -> Result<Outcome<EngineWait>
         Execution::Wait(wait) => Outcome::Wait(EngineWait(Kind::Engine(wait))),
         Execution::Sleep(time) => Outcome::Wait(EngineWait(Kind::Sleep(Box::pin(tokio::time::sleep(time))))),
         Execution::Yield => Outcome::Yield,
+        Execution::Next => Outcome::Next,
     })
 }
 

@@ -116,9 +116,13 @@ impl Session {
                     self.portals.insert(name, *portal);
                 }
             }
-            Ok(Execution::Wait(_) | Execution::Yield | Execution::CopyIn(_) | Execution::Sleep(_)) => {
-                self.running = Some(running)
-            }
+            Ok(
+                Execution::Wait(_)
+                | Execution::Yield
+                | Execution::Next
+                | Execution::CopyIn(_)
+                | Execution::Sleep(_),
+            ) => self.running = Some(running),
         }
         if result.is_err() {
             self.tell(out);
@@ -173,6 +177,9 @@ impl Session {
             if let Some(outcome) = simple.outcome.take() {
                 self.tell(out);
                 answer(&outcome, out);
+                if !simple.statements.is_empty() {
+                    return Ok(Execution::Next);
+                }
             }
             let portal = match &mut simple.portal {
                 Some(portal) => portal,

@@ -79,6 +79,9 @@ pub enum Execution {
     Wait(Wait),
     /// Let others run, write the sink if it is full, then [`Session::resume`].
     Yield,
+    /// A statement of a text of several is over, its answer is in the sink, and another begins: each has the whole of `statement_timeout`,
+    /// as it is set then. Begin its time, then [`Session::resume`].
+    Next,
     /// `pg_sleep`: let this much time pass (or interrupt), then [`Session::resume`].
     Sleep(Duration),
 }

@@ -441,6 +441,25 @@ async fn timers_end_what_takes_too_long() {
     assert_eq!(error_code(&client.until(b'Z').await), "25P03");
 }
 
+/// The time that was set when the text came was that of all its statements together.
+#[tokio::test(start_paused = true)]
+async fn each_statement_of_a_text_has_its_own_time() {
+    let mut client = Client::connect(&world()).await;
+    for (text, answer) in [
+        ("timeout 100;sleep 5000", "CEZ"),
+        ("sleep 70;sleep 70", "CCZ"),
+        ("sleep 70;timeout 0;sleep 5000", "CCCZ"),
+        ("sleep 5000;timeout 100;sleep 70;rows 1;sleep 99;sleep 101;rows 1", "CCCDCCEZ"),
+        ("timeout 0;sleep 5000", "CCZ"),
+    ] {
+        let messages = ask(&mut client, text).await;
+        assert_eq!(kinds(&messages), answer, "{text}");
+        if answer.contains('E') {
+            assert_eq!(error_code(&messages), "57014", "{text}");
+        }
+    }
+}
+
 /// The timer was forgotten when the COPY asked for its data.
 #[tokio::test]
 async fn a_statement_timeout_ends_a_copy_whose_client_is_silent() {
