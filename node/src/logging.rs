@@ -68,7 +68,7 @@ fn open_file(dir: &Path, path: &Path) -> io::Result<File> {
     // Statements are in it, and whatever a client wrote into them.
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > KEEP_BYTES) {
-        std::fs::rename(&path, dir.join("towline.log.1"))?;
+        std::fs::rename(path, dir.join("towline.log.1"))?;
     }
     OpenOptions::new()
         .create(true)

@@ -88,6 +88,7 @@ pub(crate) fn bind(
         params: binder.params,
         columns,
         returns_rows,
+        volatile: binder.volatile,
     })
 }
 
@@ -127,6 +128,8 @@ pub(crate) struct Binder<'a> {
     inlining: u32,
     /// Parts of the tree that stand for something written elsewhere.
     copied: usize,
+    /// A volatile function was met.
+    volatile: bool,
 }
 
 /// Most parts of a tree that are copies: a WITH entry is bound for each of its names, and an operand of
@@ -156,6 +159,7 @@ impl<'a> Binder<'a> {
             depth: 0,
             inlining: 0,
             copied: 0,
+            volatile: false,
         }
     }
 

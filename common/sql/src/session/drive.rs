@@ -257,7 +257,7 @@ impl Session {
     }
 
     /// Sends what has piled up beside the rows: notices and changed settings.
-    fn tell(&mut self, out: &mut dyn RowSink) {
+    pub(super) fn tell(&mut self, out: &mut dyn RowSink) {
         let notices = std::mem::take(&mut *self.notices.borrow_mut());
         for notice in &notices {
             out.notice(notice);

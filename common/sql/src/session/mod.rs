@@ -24,6 +24,7 @@ mod transaction;
 mod utility;
 mod vacuum;
 mod views;
+mod withdraw;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -44,6 +45,7 @@ use self::prepared::{Prepared, TextCache};
 use self::run::{Outcome, Portal};
 use self::transaction::{Block, Commit};
 use self::utility::setting_error;
+use self::withdraw::Held;
 use crate::error::{Notice, SqlError};
 use crate::parse::Parsed;
 use crate::sink::{CopyShape, RowDescription};
@@ -167,6 +169,8 @@ pub struct Session {
     notices: RefCell<Vec<Notice>>,
     depends_on: Lsn,
     last_commit: Lsn,
+    /// For an answer that is taken back.
+    held: Held,
     random: Cell<u64>,
     /// What `pg_sleep` asked for in this statement.
     sleep: Cell<Duration>,
@@ -269,6 +273,7 @@ impl Session {
             notices: RefCell::new(Vec::new()),
             depends_on: Lsn::INVALID,
             last_commit: Lsn::INVALID,
+            held: Held::default(),
             random: Cell::new(seed),
             sleep: Cell::new(Duration::ZERO),
             transaction_time: start_time,

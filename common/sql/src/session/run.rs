@@ -430,9 +430,11 @@ impl Session {
             self.queried = true;
             let (view, plan) = self.plan_for(&prepared)?;
             self.check_writable(&plan)?;
+            self.held.runs(&plan);
             portal.stage = Stage::Locking(view, plan, 0);
             return Ok(None);
         }
+        self.held.runs_other();
         portal.stage = self.start_utility(portal, statement, out)?;
         self.queried |= takes_snapshot(statement);
         Ok(None)

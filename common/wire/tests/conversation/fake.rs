@@ -29,6 +29,8 @@ pub struct World {
     pub copied: AtomicUsize,
     pub most_buffered: AtomicUsize,
     pub depends_on: AtomicUsize,
+    /// An answer may be taken back.
+    pub withdraws: AtomicBool,
     /// Sessions that ended inside a transaction.
     pub rolled_back: AtomicUsize,
 }
@@ -47,6 +49,7 @@ impl World {
             copied: AtomicUsize::new(0),
             most_buffered: AtomicUsize::new(0),
             depends_on: AtomicUsize::new(0),
+            withdraws: AtomicBool::new(false),
             rolled_back: AtomicUsize::new(0),
         });
         (world, publisher)
@@ -175,6 +178,12 @@ impl Fake {
             ["rollback"] => {
                 self.status = b'I';
                 out.command_complete(&CommandTag::Word("ROLLBACK"));
+            }
+            ["seen", lsn] => {
+                let lsn = lsn.parse().unwrap();
+                self.world.depends_on.store(lsn, Ordering::SeqCst);
+                out.parameter_status("seen", "yes");
+                out.command_complete(&CommandTag::Word("SEEN"));
             }
             ["timeout", ms] => {
                 self.world
@@ -383,6 +392,16 @@ impl WireSession for Fake {
         }))
     }
 
+    fn hold(&mut self) {}
+
+    fn withdraw(&mut self, reason: &SqlError, _out: &mut dyn RowSink) -> Option<SqlError> {
+        if !self.world.withdraws.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.world.depends_on.store(0, Ordering::SeqCst);
+        Some(self.fail(reason.clone()))
+    }
+
     fn transaction_status(&self) -> u8 {
         self.status
     }
@@ -402,6 +421,11 @@ impl WireSession for Fake {
 
     fn show_wait(&self, wait: Option<&Self::Wait>) {
         let event = wait.map(|_| ("Lock", "scripted"));
+        self.handle.update(|row| row.wait_event = event);
+    }
+
+    fn show_gate(&self, waits: bool) {
+        let event = waits.then_some(("IPC", "scripted"));
         self.handle.update(|row| row.wait_event = event);
     }
 }
