@@ -13,6 +13,7 @@ use crate::refusal::{Outcome, Refusal, printed};
 /// Scans; fails when a page is damaged.
 pub(crate) fn run(args: &ChecksumsArgs) -> Outcome {
     // Before anything is made in it, the lock too.
+    data_dir::check_is_directory(&args.data_dir)?;
     let control = args.data_dir.join(CONTROL_FILE);
     if !control
         .try_exists()

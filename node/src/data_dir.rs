@@ -76,6 +76,29 @@ pub(crate) fn look(dir: &Path) -> Outcome<Contents> {
     Ok(Contents::Nothing)
 }
 
+/// Refuses a path that is no directory, for a command that makes none.
+pub(crate) fn check_is_directory(dir: &Path) -> Outcome {
+    match std::fs::metadata(dir) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Err(unreadable(dir, &error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Refusal::new(format!(
+            "{} is not a data directory of Towline: there is no such directory; name that of a stopped node.",
+            dir.display()
+        ))),
+        Ok(_) | Err(_) => Err(Refusal::new(format!(
+            "{} is not a data directory of Towline: it is not a directory; name that of a stopped node.",
+            dir.display()
+        ))),
+    }
+}
+
 /// Marks a directory as of no use until it is made, durably. It is there, and locked.
 pub(crate) fn mark(dir: &Path) -> io::Result<()> {
     let text = b"this directory is being made or removed; towline init begins it anew\n";
@@ -281,6 +304,25 @@ mod tests {
         for path in [file.clone(), file.join("below")] {
             let refused = look(&path).unwrap_err().sentence;
             assert!(refused.contains("is not a directory"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_is_told_as_missing() {
+        let base = tempfile::tempdir().unwrap();
+        assert!(check_is_directory(base.path()).is_ok());
+        let file = base.path().join("notes.txt");
+        std::fs::write(&file, "mine").unwrap();
+        for (path, told) in [
+            (base.path().join("nope"), "there is no such directory"),
+            (file.clone(), "it is not a directory"),
+            (file.join("below"), "it is not a directory"),
+        ] {
+            let refused = check_is_directory(&path).unwrap_err().sentence;
+            assert!(
+                refused.contains(told) && refused.contains("name that of a stopped node"),
+                "{refused}"
+            );
         }
     }
 

@@ -40,8 +40,7 @@ pub(crate) struct Launch {
 /// Does all of it. The directory must carry the identity `id` already.
 pub(crate) fn launch(args: &NodeArgs, id: NodeId) -> Outcome<Launch> {
     let lock = data_dir::lock(&args.data_dir)?;
-    logging::start(Some(&args.data_dir))
-        .map_err(|error| Refusal::new(format!("{} cannot hold a log: {error}.", args.data_dir.display())))?;
+    logging::start(Some(&args.data_dir))?;
     process::end_on_panic();
     process::raise_open_files();
     towline_base::failpoint::configure_from_env().map_err(Refusal::new)?;

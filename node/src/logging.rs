@@ -10,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::refusal::{Outcome, Refusal};
+
 /// A log file that has grown above this is set aside (one generation) at the next start.
 const KEEP_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -19,7 +21,7 @@ fn filter() -> EnvFilter {
 }
 
 /// Starts logging for a node. Without a directory (tools) only standard error is used.
-pub(crate) fn start(data_dir: Option<&Path>) -> io::Result<()> {
+pub(crate) fn start(data_dir: Option<&Path>) -> Outcome {
     let file = data_dir.map(open_log).transpose()?;
     let stderr = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
@@ -40,13 +42,33 @@ pub(crate) fn start(data_dir: Option<&Path>) -> io::Result<()> {
     Ok(())
 }
 
-fn open_log(data_dir: &Path) -> io::Result<File> {
+fn open_log(data_dir: &Path) -> Outcome<File> {
     let dir = data_dir.join("log");
-    // Statements are in it, and whatever a client wrote into them.
-    DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
     let path = dir.join("towline.log");
-    if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > KEEP_BYTES) {
-        std::fs::rename(&path, dir.join("towline.log.1"))?;
+    for (place, wanted, other, is_wrong) in [
+        (&dir, "directory", "file", Path::is_file as fn(&Path) -> bool),
+        (&path, "file", "directory", Path::is_dir),
+    ] {
+        if is_wrong(place) {
+            return Err(Refusal::new(format!(
+                "{} is a {other} in the place of the log's {wanted}; move it away, and the node makes a {wanted} there.",
+                place.display()
+            )));
+        }
+    }
+    open_file(&dir, &path).map_err(|error| {
+        Refusal::new(format!(
+            "The log {} cannot be opened: {error}; see that the node may write there.",
+            path.display()
+        ))
+    })
+}
+
+fn open_file(dir: &Path, path: &Path) -> io::Result<File> {
+    // Statements are in it, and whatever a client wrote into them.
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > KEEP_BYTES) {
+        std::fs::rename(path, dir.join("towline.log.1"))?;
     }
     OpenOptions::new()
         .create(true)

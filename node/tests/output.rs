@@ -27,6 +27,56 @@ fn data_dir(parent: &Path) -> String {
     dir
 }
 
+/// What a command that refuses says, in one line.
+fn refused(arguments: &[&str]) -> String {
+    let output = towline(arguments, Stdio::null());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    let sentences: Vec<&str> = told
+        .lines()
+        .filter(|line| line.starts_with("towline: "))
+        .collect();
+    assert_eq!(sentences.len(), 1, "{told}");
+    sentences[0].to_owned()
+}
+
+/// A path that is not there was called an unfinished data directory.
+#[test]
+fn checksums_of_a_directory_that_is_missing_say_so() {
+    let parent = tempfile::tempdir().unwrap();
+    let missing = parent.path().join("nope").to_str().unwrap().to_owned();
+    let told = refused(&["checksums", &missing]);
+    assert!(
+        told.contains(&format!(
+            "{missing} is not a data directory of Towline: there is no such directory; "
+        )),
+        "{told}"
+    );
+}
+
+/// All that was said is that a file exists.
+#[test]
+fn a_file_in_the_place_of_the_log_is_named_with_what_to_do() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = data_dir(parent.path());
+    std::fs::write(format!("{dir}/log"), "mine").unwrap();
+    let told = refused(&[
+        "primary",
+        "--data-dir",
+        &dir,
+        "--sql-listen",
+        "127.0.0.1:0",
+        "--grpc-listen",
+        "127.0.0.1:0",
+    ]);
+    assert!(
+        told.contains(&format!(
+            "{dir}/log is a file in the place of the log's directory; move it away"
+        )),
+        "{told}"
+    );
+}
+
 #[test]
 fn output_that_cannot_be_written_is_an_error() {
     let parent = tempfile::tempdir().unwrap();

@@ -169,7 +169,11 @@ impl Slots {
             let saved = match decode(&bytes) {
                 Ok(saved) if saved.name == entry.name => saved,
                 outcome => {
-                    tracing::error!(slot = entry.name, ?outcome, "replication slot file is damaged");
+                    let wrong = outcome.map_or_else(
+                        |error| error.to_string(),
+                        |other| format!("it is the file of slot \"{}\"", other.name),
+                    );
+                    tracing::error!("{}", damaged(&dir.join(&entry.name), &wrong));
                     let owner = NodeId {
                         name: entry.name.clone(),
                         incarnation: Incarnation::ZERO,
@@ -459,6 +463,15 @@ impl Drop for SlotGuard {
             slot.active = None;
         }
     }
+}
+
+/// What is said of a slot's file that cannot be used.
+fn damaged(path: &Path, wrong: &str) -> String {
+    format!(
+        "the replication slot file {} is damaged: {wrong}; the slot counts as lost, and its standby clones itself anew when it connects; of a \
+         standby that is gone, drop the slot with pg_drop_replication_slot",
+        path.display()
+    )
 }
 
 /// The slot that a node of this name uses: its letters in lower case, other characters as underscores.

@@ -354,6 +354,18 @@ fn slots_that_are_made_used_and_dropped_at_once_stay_as_their_files() {
     assert!(open(&vfs).rows(&bounds(1)).is_empty());
 }
 
+/// The log showed the decoder's outcome as the program has it, and neither the file nor what to do.
+#[test]
+fn a_damaged_slot_file_is_named_with_what_to_do() {
+    let told = damaged(
+        Path::new("/slots/s1"),
+        &decode(b"TWSLOT").unwrap_err().to_string(),
+    );
+    assert!(told.contains("/slots/s1 is damaged: "), "{told}");
+    assert!(told.contains("pg_drop_replication_slot"), "{told}");
+    assert!(!told.contains("Err(") && !told.contains('\n'), "{told}");
+}
+
 /// It was passed over, and the WAL that its standby needed was not kept.
 #[test]
 fn a_directory_in_the_place_of_a_slot_is_an_error() {

@@ -156,6 +156,11 @@ impl Interrupts {
         self.flags.fetch_and(TERMINATE | CONFLICT, Ordering::SeqCst);
     }
 
+    /// Forgets that a statement's time was over, and nothing else: another statement of the same text begins.
+    pub fn clear_timeout(&self) {
+        self.flags.fetch_and(!STATEMENT_TIMEOUT, Ordering::SeqCst);
+    }
+
     /// Whether replay on a standby asked this session to give its snapshot up.
     pub fn is_conflict(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & CONFLICT != 0

@@ -216,6 +216,7 @@ fn drive(case: &mut Case, peer: &mut LocalPeer, mut result: Result<Execution, Sq
                 return;
             }
             Ok(Execution::Yield) if round < 50 => {}
+            Ok(Execution::Next) => {}
             Ok(Execution::Yield | Execution::Sleep(_)) => {
                 let error = SqlError::new(
                     SqlState::QUERY_CANCELED,

@@ -189,6 +189,28 @@ fn a_wait_that_was_given_up_undoes_its_statement_only_after_resume() {
     assert_eq!(waiter.run("select b from t"), ["2", "SELECT 1"]);
 }
 
+/// All statements of a text ran in one call: whoever keeps the time saw what was set before the first of them.
+#[test]
+fn between_the_statements_of_a_text_their_time_begins_anew() {
+    let server = Server::new();
+    let mut peer = server.connect();
+    let (session, sink) = (&mut peer.session, &mut peer.sink);
+    let text = "set statement_timeout = '100ms'; select pg_sleep(5); set statement_timeout = 0; select 1";
+    for (begun, expected) in [(0, 100), (100, 100), (100, 0)] {
+        assert_eq!(session.statement_timeout(), begun);
+        let mut result = match begun {
+            0 => session.simple_query(text, sink),
+            _ => session.resume(sink),
+        };
+        if let Ok(Execution::Sleep(_)) = result {
+            result = session.resume(sink);
+        }
+        assert!(matches!(result, Ok(Execution::Next)), "{result:?}");
+        assert_eq!(session.statement_timeout(), expected);
+    }
+    assert!(matches!(session.resume(sink), Ok(Execution::Complete)));
+}
+
 #[test]
 fn copy_takes_data_in_any_pieces() {
     let server = Server::new();

@@ -75,6 +75,15 @@ enum Driven {
     Failed(SqlError),
 }
 
+/// Which part of the reply can be taken back as a whole: the answer of one statement, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// None: nothing is held, or a part has left, or answers of several stand behind the gate.
+    No,
+    /// What stands behind this many bytes. What stands before them may leave.
+    From(usize),
+}
+
 /// A connection after its startup phase.
 pub struct Connection<IO, S> {
     io: IO,
@@ -102,6 +111,8 @@ pub struct Connection<IO, S> {
     given_up: Option<SqlError>,
     /// When `statement_timeout` strikes for answers that are not written yet.
     unwritten_until: Option<Instant>,
+    /// The last statement's answer.
+    held: Held,
 }
 
 impl<IO, S> Connection<IO, S>
@@ -128,6 +139,7 @@ where
             gave_up: false,
             given_up: None,
             unwritten_until: None,
+            held: Held::No,
         }
     }
 
@@ -212,6 +224,7 @@ where
         match message {
             Message::Query(text) => {
                 self.begin_group();
+                self.begin_answer();
                 self.start_timer();
                 let outcome = self.session.simple_query(text, &mut self.reply);
                 let driven = self.drive(outcome).await?;
@@ -252,6 +265,7 @@ where
     /// The extended-query messages. An error makes the rest of the group skipped.
     async fn extended(&mut self, message: Message<'_>) -> Result<(), End> {
         self.begin_group();
+        self.begin_answer();
         let result = match message {
             Message::Parse {
                 name,
@@ -433,12 +447,32 @@ where
         }
     }
 
+    /// What is appended to the reply from now on answers another statement or message. It can be taken back alone when nothing before it
+    /// waits for the gate.
+    fn begin_answer(&mut self) {
+        self.held = if self.session.gate().is_none() {
+            self.session.hold();
+            Held::From(self.reply.bytes.len())
+        } else {
+            Held::No
+        };
+    }
+
     /// Starts `statement_timeout` for the query or portal about to run.
     fn start_timer(&mut self) {
         let timeout = Duration::from_millis(self.session.statement_timeout().into());
         self.deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
         // A step that does not yield looks at it as well.
         self.interrupts.set_deadline(self.deadline.map(Instant::into_std));
+    }
+
+    /// The next statement of a query text begins: the time of the one before is not its own, and a cancel is for the whole text.
+    fn next_statement(&mut self) {
+        if self.disarm().is_some_and(|at| at <= Instant::now()) {
+            self.interrupts.clear_timeout();
+        }
+        self.begin_answer();
+        self.start_timer();
     }
 
     /// `statement_timeout` does not strike any more; returns when it would have.
@@ -485,6 +519,7 @@ where
                         self.session.interrupt(error);
                     }
                 }
+                Ok(Outcome::Next) => self.next_statement(),
                 Ok(Outcome::Yield) => {
                     if self.reply.is_full() {
                         self.write_out().await?;

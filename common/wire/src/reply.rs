@@ -33,6 +33,24 @@ impl Reply {
         }
     }
 
+    /// Throws away what was appended since it had `length` bytes, but for ParameterStatus: what a client was to know of its settings it is
+    /// still to know. Of an answer that is taken back they tell only that a failed block took its settings with it.
+    pub fn take_back(&mut self, length: usize) {
+        let held = self.bytes.split_off(length.min(self.bytes.len()));
+        let mut rest = &held[..];
+        // Whole messages: a kind, and a length that counts itself.
+        while let Some((&[kind, a, b, c, d], _)) = rest.split_first_chunk() {
+            let length = u32::from_be_bytes([a, b, c, d]) as usize + 1;
+            let Some((message, after)) = rest.split_at_checked(length) else {
+                return;
+            };
+            if kind == b'S' {
+                self.bytes.extend_from_slice(message);
+            }
+            rest = after;
+        }
+    }
+
     /// Appends an ErrorResponse.
     pub fn error(&mut self, error: &SqlError) {
         error_or_notice(&mut self.bytes, b'E', error.fields());

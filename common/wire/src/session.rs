@@ -26,6 +26,8 @@ pub enum Outcome<W> {
     Wait(W),
     /// Let others run, then resume.
     Yield,
+    /// The next statement of a query text begins: start its timer, then resume.
+    Next,
 }
 
 /// Something a session waits for.
@@ -77,6 +79,10 @@ pub trait WireSession: Send + 'static {
     fn copy_fail(&mut self, message: &str) -> Result<(), SqlError>;
     /// What must be awaited before any byte in the sink may leave (C3); `None` (the usual case) costs a load.
     fn gate(&self) -> Option<Gate>;
+    /// The answer of a statement begins, and the gate is open.
+    fn hold(&mut self);
+    /// The answer since `hold`, none of which has left, is thrown away; what the client is told instead. `None`: it cannot be taken back.
+    fn withdraw(&mut self, reason: &SqlError, out: &mut dyn RowSink) -> Option<SqlError>;
     fn transaction_status(&self) -> u8;
     fn timeouts(&self) -> Timeouts;
     /// [`Timeouts::statement_ms`], which every statement asks for.
@@ -87,6 +93,8 @@ pub trait WireSession: Send + 'static {
     fn show_state(&self, state: SessionState);
     /// The wait to show in pg_stat_activity, while it lasts.
     fn show_wait(&self, wait: Option<&Self::Wait>);
+    /// Whether answers are waiting for the gate, to be shown there as well.
+    fn show_gate(&self, waits: bool);
 }
 
 /// What authentication needs to know of a role.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use towline_access::{SessionState, Wait};
+use towline_access::{SessionState, Wait, WaitKind};
 use towline_sql::{Execution, RowDescription, RowSink, Session, SqlError, StatementDescription, Timeouts};
 
 use crate::session::{Gate, Outcome, WireSession, WireWait};
@@ -51,6 +51,7 @@ fn outcome(execution: Result<Execution, SqlError>) -> Result<Outcome<EngineWait>
         Execution::Wait(wait) => Outcome::Wait(EngineWait(Kind::Engine(wait))),
         Execution::Sleep(time) => Outcome::Wait(EngineWait(Kind::Sleep(Box::pin(tokio::time::sleep(time))))),
         Execution::Yield => Outcome::Yield,
+        Execution::Next => Outcome::Next,
     })
 }
 
@@ -139,6 +140,14 @@ impl WireSession for Session {
         Some(Box::pin(wait))
     }
 
+    fn hold(&mut self) {
+        Session::hold(self);
+    }
+
+    fn withdraw(&mut self, reason: &SqlError, out: &mut dyn RowSink) -> Option<SqlError> {
+        Session::withdraw(self, reason, out)
+    }
+
     fn transaction_status(&self) -> u8 {
         Session::transaction_status(self)
     }
@@ -167,6 +176,12 @@ impl WireSession for Session {
             Kind::Engine(wait) => (wait.kind().event_type(), wait.kind().event()),
             Kind::Sleep(_) => ("Timeout", "PgSleep"),
         });
+        self.handle().update(|row| row.wait_event = event);
+    }
+
+    fn show_gate(&self, waits: bool) {
+        let kind = WaitKind::Visible(self.depends_on());
+        let event = waits.then(|| (kind.event_type(), kind.event()));
         self.handle().update(|row| row.wait_event = event);
     }
 }

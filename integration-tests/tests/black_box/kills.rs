@@ -227,7 +227,11 @@ fn alone_after_a_kill() {
             "create table u (id int)",
         ] {
             let refused = sql.query(change).unwrap_err();
-            assert_eq!(refused.sqlstate.as_deref(), Some("57014"), "{change}: {refused:?}");
+            assert_eq!(
+                refused.sqlstate.as_deref(),
+                Some("57014"),
+                "{change}: {refused:?}"
+            );
         }
         let refused = sql.query("begin read only; delete from acked").unwrap_err();
         assert_eq!(refused.sqlstate.as_deref(), Some("25006"), "{refused:?}");
@@ -243,9 +247,13 @@ fn alone_after_a_kill() {
     }
     cluster.nodes[0].start_ready();
     let sql = cluster.nodes[0].sql();
-    sql.query("alter system set synchronous_standby_names = ''").unwrap();
+    sql.query("alter system set synchronous_standby_names = ''")
+        .unwrap();
     sql.query("select pg_reload_conf()").unwrap();
-    assert_eq!(sql.query("delete from acked returning id").unwrap().len(), updated.len());
+    assert_eq!(
+        sql.query("delete from acked returning id").unwrap().len(),
+        updated.len()
+    );
 }
 
 /// A client of the mixed rounds.

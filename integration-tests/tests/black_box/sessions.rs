@@ -38,6 +38,12 @@ pub(crate) const CASES: fn() -> Vec<Case> = || {
             wait_given_up,
         ),
         Case::new(
+            "an_answer_that_depends_on_an_unconfirmed_commit_is_taken_back_and_the_session_goes_on",
+            &[],
+            answer_taken_back,
+        ),
+        Case::new("each_statement_of_a_text_has_its_own_time", &[], statement_times),
+        Case::new(
             "reset_connections_and_slow_logins_free_their_places",
             &[],
             places_are_freed,
@@ -276,6 +282,102 @@ fn wait_given_up() {
     let shown = control.query("select id from t order by id").unwrap();
     let expected: Vec<_> = committed.iter().map(|id| vec![Some(id.to_string())]).collect();
     assert_eq!(shown, expected);
+}
+
+/// It ended the session. What is told instead does not say what was found: a statement outside of a block that failed, found nothing or
+/// has committed is unknown in the same words, and in a block each is undone.
+fn answer_taken_back() {
+    let mut cluster = Cluster::start(0, &[]);
+    let control = cluster.primary().sql();
+    control
+        .query("create table t (id int primary key, v int)")
+        .unwrap();
+    control.query("insert into t values (0, 0)").unwrap();
+    let require = |names: &str| {
+        control
+            .query(&format!("alter system set synchronous_standby_names = '{names}'"))
+            .unwrap();
+        control.query("select pg_reload_conf()").unwrap();
+        let set = "select current_setting('synchronous_standby_names')";
+        wait_until("the setting to change", PATIENCE, || {
+            control.value(set).unwrap() == names
+        });
+    };
+    require("nobody");
+    let at_commit = |pid: &str| {
+        let waiting = format!(
+            "select count(*) from pg_stat_activity where pid = {pid} and wait_event_type = 'IPC' and wait_event = 'SyncRep'"
+        );
+        wait_until("the session to wait", PATIENCE, || {
+            control.value(&waiting).unwrap() == "1"
+        });
+    };
+    let cancelled = |sql: Sql, text: &'static str| {
+        let pid = sql.value("select pg_backend_pid()").unwrap();
+        let waiting = std::thread::spawn(move || {
+            let answer = sql.query_within(text, PATIENCE);
+            (sql, answer)
+        });
+        at_commit(&pid);
+        control
+            .query(&format!("select pg_cancel_backend({pid})"))
+            .unwrap();
+        let (sql, answer) = waiting.join().unwrap();
+        (sql, answer.unwrap_err())
+    };
+    // Row 0 has v = 1 from now on, and row 1 is there; nobody may know.
+    let writer = cluster.nodes[0].sql();
+    let (_, failure) = cancelled(
+        writer,
+        "begin; update t set v = 1 where id = 0; insert into t values (1, 1); commit",
+    );
+    assert_eq!(failure.sqlstate.as_deref(), Some("08007"), "{failure:?}");
+    let mut told = Vec::new();
+    for text in [
+        "insert into t values (1, 5)",
+        "update t set v = 6 where id = 0 and v = 0",
+        "update t set v = 7 where id = 0",
+    ] {
+        let sql = cluster.nodes[0].sql();
+        sql.query("begin").unwrap();
+        let (sql, failure) = cancelled(sql, text);
+        assert_eq!(failure.sqlstate.as_deref(), Some("57014"), "{text}: {failure:?}");
+        let later = sql.query("select 1").unwrap_err();
+        assert_eq!(later.sqlstate.as_deref(), Some("25P02"), "{text}: {later:?}");
+        sql.query_within("rollback", PATIENCE).unwrap();
+        let (sql, failure) = cancelled(sql, text);
+        assert_eq!(failure.sqlstate.as_deref(), Some("08007"), "{text}: {failure:?}");
+        told.push(format!("{failure:?}"));
+        assert_eq!(sql.value("select v from t where id = 0").unwrap(), "0", "{text}");
+    }
+    assert!(told.iter().all(|words| *words == told[0]), "{told:?}");
+    // What it has seen may be kept in the session itself: that one ends.
+    let (sql, failure) = cancelled(
+        cluster.nodes[0].sql(),
+        "update t set v = 8 where id = 0 and v = 0 and set_config('application_name', v::text, false) = '0'",
+    );
+    assert_eq!(failure.sqlstate.as_deref(), Some("08007"), "{failure:?}");
+    assert!(sql.query("select 1").is_err(), "the connection is closed");
+    require("");
+    wait_until("the commits to be shown", PATIENCE, || {
+        control
+            .value("select string_agg(id || ':' || v, ' ' order by id) from t")
+            .unwrap()
+            == "0:7 1:1"
+    });
+}
+
+/// The timeout that held when the text came was that of all its statements.
+fn statement_times() {
+    let cluster = Cluster::start(0, &["synchronous_standby_names="]);
+    let sql = cluster.nodes[0].sql();
+    let late = sql
+        .query_within("set statement_timeout = '100ms'; select pg_sleep(600)", PATIENCE)
+        .unwrap_err();
+    assert_eq!(late.sqlstate.as_deref(), Some("57014"), "{late:?}");
+    sql.query("set statement_timeout = '1s'").unwrap();
+    sql.query("set statement_timeout = 0; select pg_sleep(1.1)")
+        .unwrap();
 }
 
 fn places_are_freed() {

@@ -378,8 +378,9 @@ impl Engine {
         let timeline = TimelineId::new_random(number).map_err(|error| io("get random bytes", &error))?;
         let history = fork_timeline(&source, end, timeline, "start as a primary")
             .map_err(|error| log_io("open a timeline", &error, &source))?;
-        let (noted_quorum, noted_visible) =
-            noted.map_or((Lsn::INVALID, Lsn::INVALID), |noted| (noted.quorum, noted.visible));
+        let (noted_quorum, noted_visible) = noted.map_or((Lsn::INVALID, Lsn::INVALID), |noted| {
+            (noted.quorum, noted.visible)
+        });
         let known_quorum = found.quorum.max(data.quorum).max(noted_quorum).min(end);
         // What was seen before is seen again, also above the quorum (`local`), as far as it is there (`off`).
         let known_visible = known_quorum.max(noted_visible.min(end));

@@ -161,7 +161,11 @@ impl ReleaseNote {
         }
         let released = Released {
             timeline: self.timeline,
-            durable: if self.synced_log { positions.flush } else { Lsn::INVALID },
+            durable: if self.synced_log {
+                positions.flush
+            } else {
+                Lsn::INVALID
+            },
             quorum: positions.quorum,
             visible,
         };

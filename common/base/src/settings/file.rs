@@ -21,6 +21,8 @@ use super::error::SettingError;
 use crate::SqlState;
 use crate::vfs::Vfs;
 
+/// The file that `ALTER SYSTEM` writes.
+const AUTO_FILE: &str = "towline.auto.toml";
 /// Longest configuration file that is read.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -38,7 +40,7 @@ impl ConfigFiles {
     pub fn in_dir(dir: &Path) -> ConfigFiles {
         ConfigFiles {
             main: dir.join("towline.toml"),
-            auto: dir.join("towline.auto.toml"),
+            auto: dir.join(AUTO_FILE),
         }
     }
 }
@@ -114,19 +116,29 @@ pub(super) fn read(vfs: &dyn Vfs, path: &Path) -> Result<Contents, SettingError>
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Contents::default()),
         Err(error) => return Err(file_error(path, &error)),
     };
-    let text = std::str::from_utf8(&bytes).map_err(|error| file_error(path, &error))?;
-    let mut contents = parse(text).map_err(|error| file_error(path, &error))?;
+    let text = match std::str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) => return Err(broken(path, &bytes, error.valid_up_to(), "it is not UTF-8")),
+    };
+    let table = match text.parse::<toml::Table>() {
+        Ok(table) => table,
+        Err(error) => {
+            let at = error.span().map_or(text.len(), |span| span.start);
+            return Err(broken(path, &bytes, at, error.message()));
+        }
+    };
+    let mut contents = parse(table, text).map_err(|error| file_error(path, &error))?;
     contents.text = text.to_owned();
     Ok(contents)
 }
 
-fn parse(text: &str) -> Result<Contents, String> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+fn parse(table: toml::Table, text: &str) -> Result<Contents, String> {
     let mut contents = Contents::default();
     for (name, value) in table {
         match value {
             toml::Value::Array(_) if name == "hba" => {
-                contents.hba = value.try_into().map_err(|error| error.to_string())?;
+                let wrong = |error: toml::de::Error| format!("[[hba]]: {}", one_line(error.message()));
+                contents.hba = value.try_into().map_err(wrong)?;
             }
             toml::Value::Table(inner) => {
                 for (rest, value) in inner {
@@ -179,6 +191,32 @@ pub(super) fn write_auto(
     }
     vfs.write_file_atomically(path, text.as_bytes())
         .map_err(|error| file_error(path, &error))
+}
+
+/// An error of the file itself, at this byte of it: the line, what is wrong there, and what to do.
+fn broken(path: &Path, bytes: &[u8], at: usize, wrong: &str) -> SettingError {
+    let line = 1 + bytes.iter().take(at).filter(|byte| **byte == b'\n').count();
+    let message = format!(
+        "configuration file \"{}\" line {line} cannot be read: {}",
+        path.display(),
+        one_line(wrong)
+    );
+    let hint = if path.file_name().is_some_and(|name| name == AUTO_FILE) {
+        "correct or remove that line; the file holds what ALTER SYSTEM has set, and without it the node starts with the other settings"
+    } else {
+        "correct or remove that line"
+    };
+    SettingError::new(SqlState::CONFIG_FILE_ERROR, message).with_hint(hint)
+}
+
+/// The parser says over several lines what it expected.
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.join(", ")
 }
 
 fn file_error(path: &Path, error: &dyn std::fmt::Display) -> SettingError {

@@ -265,6 +265,11 @@ impl SessionSettings {
         changed
     }
 
+    /// Whether the open transaction has set something that its end may undo.
+    pub fn is_changed(&self) -> bool {
+        self.levels.iter().any(|level| !level.is_empty())
+    }
+
     /// Reported settings that changed since the last call: name and text.
     pub fn take_reports(&mut self) -> Vec<(&'static str, String)> {
         let rows = std::mem::take(&mut self.unreported);

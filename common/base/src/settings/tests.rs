@@ -68,6 +68,14 @@ fn a_wrong_entry_stops_the_start_and_names_itself() {
         ),
         ("work_mem = ", "towline.toml"),
         (
+            "fsync = true\nwork_mem = = 1\n",
+            "towline.toml\" line 2 cannot be read: ",
+        ),
+        (
+            "fsync = true\nfsync = true\n",
+            "towline.toml\" line 2 cannot be read: duplicate key",
+        ),
+        (
             "fsync = true\n\nwrok_mem = 1",
             "towline.toml\" line 3: unrecognized",
         ),
@@ -84,7 +92,23 @@ fn a_wrong_entry_stops_the_start_and_names_itself() {
     ] {
         let (vfs, paths) = files(text);
         let error = Settings::load(vfs.shared(), paths, &[]).unwrap_err();
-        assert!(error.to_string().contains(wanted), "{error}");
+        let told = error.to_string();
+        assert!(told.contains(wanted), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
+/// What the parser had to say was shown over several lines, and nobody was told what to do.
+#[test]
+fn a_damaged_file_of_alter_system_is_told_in_a_sentence() {
+    for (damaged, line) in [("work_mem = \"8MB\"\nfsync = o\0n\n", 2), ("\0\0\0\0", 1)] {
+        let (vfs, paths) = files("fsync = true");
+        write(&vfs, &paths.auto, damaged);
+        let told = Settings::load(vfs.shared(), paths, &[]).unwrap_err().to_string();
+        let wanted = format!("towline.auto.toml\" line {line} cannot be read: ");
+        assert!(told.contains(&wanted), "{told}");
+        assert!(told.contains("(correct or remove that line; "), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
     }
 }
 

@@ -61,7 +61,9 @@ impl Binder<'_> {
 
     /// A column's default, NULL without one.
     fn default_of(&mut self, table: &Table, column: usize) -> Result<ScalarExpr, SqlError> {
-        column_default(table, column, self.cx)
+        let default = column_default(table, column, self.cx)?;
+        self.volatile |= default.volatility() == crate::expr::Volatility::Volatile;
+        Ok(default)
     }
 
     pub(super) fn insert(&mut self, insert: &ast::Insert) -> Result<(Insert, Vec<OutputColumn>), SqlError> {

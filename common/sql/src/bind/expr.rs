@@ -8,7 +8,7 @@ use super::names::bind_type;
 use super::scope::Clause;
 use super::tree::{AGGREGATE_BASE, SET_BASE};
 use crate::error::SqlError;
-use crate::expr::{CallOptions, IsKind, ResolvedCall, ScalarExpr, SubqueryKind, first_misfit};
+use crate::expr::{CallOptions, IsKind, ResolvedCall, ScalarExpr, SubqueryKind, Volatility, first_misfit};
 use crate::parse::ast::{Call, Expr, IsTest, Literal, Pos};
 
 /// Names of aggregates: their arguments may not hold further ones, and columns in them need no grouping.
@@ -466,6 +466,9 @@ impl Binder<'_> {
             }
             error
         });
+        if let Ok(ResolvedCall::Scalar(ScalarExpr::Call(call))) = &result {
+            self.volatile |= call.def.volatility == Volatility::Volatile;
+        }
         let operands: Vec<&Expr> = call.args.iter().collect();
         self.placed(result, call.pos, &operands)
     }

@@ -91,6 +91,7 @@ pub(crate) fn bind(
         params: binder.params,
         columns,
         returns_rows,
+        volatile: binder.volatile,
     })
 }
 
@@ -131,6 +132,8 @@ pub(crate) struct Binder<'a> {
     inlining: u32,
     /// Parts of the tree that stand for something written elsewhere.
     copied: usize,
+    /// A volatile function was met.
+    volatile: bool,
 }
 
 /// Most parts of a tree that are copies: a WITH entry is bound for each of its names, and an operand of
@@ -171,6 +174,7 @@ impl<'a> Binder<'a> {
             max_depth: limits.height + limits.depth,
             inlining: 0,
             copied: 0,
+            volatile: false,
         }
     }
 

@@ -264,4 +264,6 @@ pub(crate) struct Bound {
     pub columns: Vec<OutputColumn>,
     /// Whether rows come back.
     pub returns_rows: bool,
+    /// Whether a volatile function is in it.
+    pub volatile: bool,
 }

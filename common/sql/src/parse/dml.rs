@@ -10,6 +10,7 @@ use super::ast::{
 use super::keywords;
 use super::lex::Tok;
 use crate::error::SqlError;
+use crate::parse::Pos;
 
 impl Parser<'_> {
     pub(super) fn insert(&mut self, with: Vec<CommonTable>) -> Result<Statement, SqlError> {
@@ -233,44 +234,59 @@ impl Parser<'_> {
         if self.is_word("with") && self.is_sym_at(1, '(') {
             self.advance();
         }
+        let mut given = Vec::new();
         if self.accept_sym('(') {
-            self.comma_list(|parser| parser.copy_option(options))?;
+            self.comma_list(|parser| parser.copy_option(options, &mut given))?;
             return self.expect_sym(')');
         }
         // The old, bare form.
         self.accept_word("with");
         loop {
+            let pos = self.pos();
+            let mut once = |parser: &Self, name: &str| parser.only_once(&mut given, name, pos);
             if self.accept_word("csv") {
-                options.format = Some(("csv".into(), self.pos()));
+                once(self, "format")?;
+                options.format = Some(("csv".into(), pos));
             } else if self.accept_word("binary") {
-                options.format = Some(("binary".into(), self.pos()));
+                once(self, "format")?;
+                options.format = Some(("binary".into(), pos));
             } else if self.accept_word("freeze") {
+                once(self, "freeze")?;
                 options.freeze = true;
             } else if self.accept_word("header") {
+                once(self, "header")?;
                 options.header = true;
             } else if self.accept_word("delimiter") || self.accept_word("delimiters") {
+                once(self, "delimiter")?;
                 self.accept_word("as");
                 options.delimiter = Some(self.string()?);
             } else if self.accept_word("null") {
+                once(self, "null")?;
                 self.accept_word("as");
                 options.null = Some(self.string()?);
             } else if self.accept_word("quote") {
+                once(self, "quote")?;
                 self.accept_word("as");
                 options.quote = Some(self.string()?);
             } else if self.accept_word("escape") {
+                once(self, "escape")?;
                 self.accept_word("as");
                 options.escape = Some(self.string()?);
             } else if self.accept_word("encoding") {
+                once(self, "encoding")?;
                 options.encoding = Some(self.string()?);
             } else if self.accept_words(&["force", "quote"]) {
+                once(self, "force_quote")?;
                 if self.accept_op("*") {
                     options.force_quote_all = true;
                 } else {
                     options.force_quote = self.comma_list(Self::col_id)?;
                 }
             } else if self.accept_words(&["force", "not", "null"]) {
+                once(self, "force_not_null")?;
                 options.force_not_null = self.comma_list(Self::col_id)?;
             } else if self.accept_words(&["force", "null"]) {
+                once(self, "force_null")?;
                 options.force_null = self.comma_list(Self::col_id)?;
             } else {
                 return Ok(());
@@ -278,8 +294,18 @@ impl Parser<'_> {
         }
     }
 
-    fn copy_option(&mut self, options: &mut CopyOptions) -> Result<(), SqlError> {
+    /// 42601 when the option `name` was given before.
+    fn only_once(&self, given: &mut Vec<String>, name: &str, pos: Pos) -> Result<(), SqlError> {
+        if given.iter().any(|before| before == name) {
+            return Err(self.error_at(pos, SqlState::SYNTAX_ERROR, "conflicting or redundant options"));
+        }
+        given.push(name.to_owned());
+        Ok(())
+    }
+
+    fn copy_option(&mut self, options: &mut CopyOptions, given: &mut Vec<String>) -> Result<(), SqlError> {
         let name = self.col_label()?;
+        self.only_once(given, &name.text, name.pos)?;
         match name.text.as_str() {
             "format" => options.format = Some((self.option_text()?, name.pos)),
             "freeze" => options.freeze = self.option_bool()?,

@@ -372,8 +372,10 @@ impl<'a> Lexer<'a> {
                 value & 0xFF
             }
             b'x' => self.hex(2, 1, start)?,
-            b'u' => self.hex(4, 4, start)?,
-            b'U' => self.hex(8, 8, start)?,
+            b'u' | b'U' => {
+                text.to_mut().push(self.unicode(byte, start)?);
+                return Ok(());
+            }
             _ => {
                 self.at -= 1;
                 let character = self.slice(self.at, self.text.len()).chars().next();
@@ -383,19 +385,60 @@ impl<'a> Lexer<'a> {
                 return Ok(());
             }
         };
-        let bad = || {
-            SqlError::new(SqlState::SYNTAX_ERROR, "invalid Unicode escape value")
-                .with_position(char_position(self.text, start as u32))
-        };
-        if value == 0 || (value >= 0x80 && matches!(byte, b'x' | b'0'..=b'7')) {
-            return Err(SqlError::new(
+        match char::from_u32(value) {
+            Some(character @ '\x01'..='\x7f') => {
+                text.to_mut().push(character);
+                Ok(())
+            }
+            _ => Err(SqlError::new(
                 SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-                "invalid byte sequence for encoding \"UTF8\"",
-            ));
+                format!("invalid byte sequence for encoding \"UTF8\": 0x{value:02x}"),
+            )),
         }
-        let character = char::from_u32(value).ok_or_else(bad)?;
-        text.to_mut().push(character);
-        Ok(())
+    }
+
+    /// The character of `\uXXXX` or `\UXXXXXXXX`, whose letter was just read; a pair of surrogates is one.
+    fn unicode(&mut self, letter: u8, start: usize) -> Result<char, SqlError> {
+        let high = self.code(letter, start)?;
+        let mut value = high;
+        if matches!(high, 0xD800..=0xDBFF) {
+            let next = self.at;
+            let letter = self.peek(1);
+            let escape = self.peek(0) == b'\\' && matches!(letter, b'u' | b'U');
+            if escape {
+                self.at += 2;
+                value = self.code(letter, next)?;
+            }
+            if !matches!(value, 0xDC00..=0xDFFF) || !escape {
+                if !escape {
+                    let character = self.slice(next, self.text.len()).chars().next();
+                    self.at += character.map_or(0, char::len_utf8);
+                }
+                return Err(self.near(next, "invalid Unicode surrogate pair"));
+            }
+            value = 0x10000 + ((high - 0xD800) << 10) + (value - 0xDC00);
+        } else if matches!(high, 0xDC00..=0xDFFF) {
+            return Err(self.near(start, "invalid Unicode surrogate pair"));
+        }
+        match char::from_u32(value) {
+            Some(character) if character != '\0' => Ok(character),
+            _ => Err(self.near(start, "invalid Unicode escape value")),
+        }
+    }
+
+    fn code(&mut self, letter: u8, start: usize) -> Result<u32, SqlError> {
+        let digits = if letter == b'u' { 4 } else { 8 };
+        self.hex(digits, digits, start)
+    }
+
+    /// 42601 at what was read since `start`.
+    fn near(&self, start: usize, message: &str) -> SqlError {
+        let near = match self.slice(start, self.at) {
+            "" => "end of input".to_owned(),
+            part => format!("or near \"{part}\""),
+        };
+        SqlError::new(SqlState::SYNTAX_ERROR, format!("{message} at {near}"))
+            .with_position(char_position(self.text, start as u32))
     }
 
     fn hex(&mut self, max: usize, min: usize, start: usize) -> Result<u32, SqlError> {

@@ -301,6 +301,8 @@ pub(crate) struct Plan {
     pub nodes: usize,
     /// FOR UPDATE is in it.
     pub locks_rows: bool,
+    /// A volatile function is in it: running it may do more than read and change rows.
+    pub volatile: bool,
 }
 
 /// Plans a bound statement. `explain`: nodes are to be shown, so they keep the names of their columns.
@@ -321,5 +323,6 @@ pub(crate) fn plan(bound: Bound, statistics: &dyn Statistics, explain: bool) -> 
         relations: planner.relations,
         nodes: planner.next_id,
         locks_rows: planner.locks_rows,
+        volatile: bound.volatile,
     })
 }

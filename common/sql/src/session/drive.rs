@@ -134,9 +134,13 @@ impl Session {
                     self.portals.insert(name, *portal);
                 }
             }
-            Ok(Execution::Wait(_) | Execution::Yield | Execution::CopyIn(_) | Execution::Sleep(_)) => {
-                self.running = Some(running)
-            }
+            Ok(
+                Execution::Wait(_)
+                | Execution::Yield
+                | Execution::Next
+                | Execution::CopyIn(_)
+                | Execution::Sleep(_),
+            ) => self.running = Some(running),
         }
         if result.is_err() {
             self.tell(out);
@@ -191,6 +195,9 @@ impl Session {
             if let Some(outcome) = simple.outcome.take() {
                 self.tell(out);
                 answer(&outcome, out);
+                if !simple.statements.is_empty() {
+                    return Ok(Execution::Next);
+                }
             }
             let portal = match &mut simple.portal {
                 Some(portal) => portal,
@@ -268,7 +275,7 @@ impl Session {
     }
 
     /// Sends what has piled up beside the rows: notices and changed settings.
-    fn tell(&mut self, out: &mut dyn RowSink) {
+    pub(super) fn tell(&mut self, out: &mut dyn RowSink) {
         let notices = std::mem::take(&mut *self.notices.borrow_mut());
         for notice in &notices {
             out.notice(notice);

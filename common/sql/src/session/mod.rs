@@ -25,6 +25,7 @@ mod transaction;
 mod utility;
 mod vacuum;
 mod views;
+mod withdraw;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -45,6 +46,7 @@ use self::prepared::{Prepared, TextCache};
 use self::run::{Outcome, Portal};
 use self::transaction::{Block, Commit};
 use self::utility::setting_error;
+use self::withdraw::Held;
 use crate::error::{Notice, SqlError};
 use crate::parse::Parsed;
 use crate::sink::{CopyShape, RowDescription};
@@ -80,6 +82,9 @@ pub enum Execution {
     Wait(Wait),
     /// Let others run, write the sink if it is full, then [`Session::resume`].
     Yield,
+    /// A statement of a text of several is over, its answer is in the sink, and another begins: each has the whole of `statement_timeout`,
+    /// as it is set then. Begin its time, then [`Session::resume`].
+    Next,
     /// `pg_sleep`: let this much time pass (or interrupt), then [`Session::resume`].
     Sleep(Duration),
 }
@@ -167,6 +172,8 @@ pub struct Session {
     notices: RefCell<Vec<Notice>>,
     depends_on: Lsn,
     last_commit: Lsn,
+    /// For an answer that is taken back.
+    held: Held,
     random: Cell<u64>,
     /// What `pg_sleep` asked for in this statement.
     sleep: Cell<Duration>,
@@ -270,6 +277,7 @@ impl Session {
             notices: RefCell::new(Vec::new()),
             depends_on: Lsn::INVALID,
             last_commit: Lsn::INVALID,
+            held: Held::default(),
             random: Cell::new(seed),
             sleep: Cell::new(Duration::ZERO),
             transaction_time: start_time,

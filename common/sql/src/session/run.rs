@@ -453,9 +453,11 @@ impl Session {
                 portal.stage = Stage::Start;
                 return Ok(None);
             }
+            self.held.runs(&plan);
             portal.stage = Stage::Locking(view, plan, 0);
             return Ok(None);
         }
+        self.held.runs_other();
         portal.stage = self.start_utility(portal, statement, out)?;
         self.queried |= takes_snapshot(statement);
         Ok(None)

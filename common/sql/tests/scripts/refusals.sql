@@ -135,3 +135,92 @@ select reltuples > 0, relpages > 0 from pg_class where oid = (select reltoastrel
 t|t
 SELECT 1
 
+
+# Escapes of a string: a code that is none is a fault of the syntax, not of the encoding, and two surrogates are one character.
+select E'a\u0000'
+----
+ERROR 42601: invalid Unicode escape value at or near "\u0000" (at 11)
+
+select E'\U00110000'
+----
+ERROR 42601: invalid Unicode escape value at or near "\U00110000" (at 10)
+
+select E'\udc00'
+----
+ERROR 42601: invalid Unicode surrogate pair at or near "\udc00" (at 10)
+
+select E'\ud800x'
+----
+ERROR 42601: invalid Unicode surrogate pair at or near "x" (at 16)
+
+select E'\ud800\u0041'
+----
+ERROR 42601: invalid Unicode surrogate pair at or near "\u0041" (at 16)
+
+select E'\ud83d\ude00' = chr(128512), E'\uD83D\U0000DE00' = chr(128512)
+----
+t|t
+SELECT 1
+
+select E'a\x00'
+----
+ERROR 22021: invalid byte sequence for encoding "UTF8": 0x00
+
+# COPY: an option that was given twice was taken from its last place.
+create table copied (a int, b text)
+----
+CREATE TABLE
+
+copy copied from stdin (header true, header false)
+----
+ERROR 42601: conflicting or redundant options (at 38)
+
+copy copied to stdout (format csv, format text)
+----
+ERROR 42601: conflicting or redundant options (at 36)
+
+copy copied to stdout (format csv, force_quote (a), force_quote *)
+----
+ERROR 42601: conflicting or redundant options (at 53)
+
+copy copied from stdin (freeze, freeze)
+----
+ERROR 42601: conflicting or redundant options (at 33)
+
+copy copied from stdin csv header header
+----
+ERROR 42601: conflicting or redundant options (at 35)
+
+copy copied to stdout csv delimiter ',' csv
+----
+ERROR 42601: conflicting or redundant options (at 41)
+
+copy copied from stdin with null 'x' null 'y'
+----
+ERROR 42601: conflicting or redundant options (at 38)
+
+drop table copied
+----
+DROP TABLE
+
+# A position of the log has its own word for what is beyond it.
+select '0/0'::pg_lsn - 1::numeric
+----
+ERROR 22023: pg_lsn out of range
+
+select 'FFFFFFFF/FFFFFFFF'::pg_lsn + 1::numeric
+----
+ERROR 22023: pg_lsn out of range
+
+select '0/0'::pg_lsn - 1e60::numeric
+----
+ERROR 22023: pg_lsn out of range
+
+select '0/0'::pg_lsn + 'infinity'::numeric
+----
+ERROR 0A000: cannot convert infinity to pg_lsn
+
+select '0/0'::pg_lsn + 0.5, '0/0'::pg_lsn + 1.5
+----
+0/1|0/2
+SELECT 1

@@ -180,7 +180,7 @@ impl LocalPeer {
         loop {
             match result {
                 Ok(Execution::Complete | Execution::Suspended) => break,
-                Ok(Execution::Yield | Execution::Sleep(_)) => self.sink.take_rows(),
+                Ok(Execution::Yield | Execution::Next | Execution::Sleep(_)) => self.sink.take_rows(),
                 Ok(Execution::CopyIn(_)) => self.session.copy_done().unwrap(),
                 Ok(Execution::Wait(wait)) => {
                     if matches!(wait.kind(), WaitKind::Row | WaitKind::Lock) {

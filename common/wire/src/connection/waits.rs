@@ -23,7 +23,8 @@ use towline_access::session::Interrupt;
 use towline_base::SqlState;
 use towline_sql::SqlError;
 
-use super::{Connection, End, terminated};
+use super::{Connection, End, Held, terminated};
+use crate::backend;
 use crate::session::{WireSession, WireWait};
 
 /// Input is read in pieces of at least this size; a larger buffer is given back when the connection falls idle.
@@ -124,7 +125,9 @@ where
         if self.reply.bytes.is_empty() {
             return Ok(());
         }
+        let held = std::mem::replace(&mut self.held, Held::No);
         if let Some(mut gate) = self.session.gate() {
+            self.session.show_gate(true);
             let mut timer = pin!(until.map(sleep_until));
             let Self {
                 io,
@@ -150,17 +153,9 @@ where
                 poll_gone(io, ahead, *backlog, cx).map(Err)
             })
             .await?;
+            self.session.show_gate(false);
             if let Err(error) = opened {
-                // The answer may not be shown, and taking its effects back is not possible: the client must ask again.
-                return Err(End::Fatal(if interrupts.is_terminated() {
-                    terminated()
-                } else {
-                    SqlError::fatal(
-                        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-                        "terminating connection because a commit that the answer depends on is not confirmed",
-                    )
-                    .with_detail(error.message())
-                }));
+                self.withhold(held, &error)?;
             }
         }
         let Self {
@@ -192,6 +187,33 @@ where
         io.flush().await?;
         reply.reset();
         Ok(())
+    }
+
+    /// The wait for the gate was given up: the answer may not be shown. A statement's that is over and none of which has left is replaced by
+    /// an error, and the session goes on; of any other the client must ask again.
+    fn withhold(&mut self, held: Held, reason: &SqlError) -> Result<(), End> {
+        if self.interrupts.is_terminated() {
+            return Err(End::Fatal(terminated()));
+        }
+        if let Held::From(length) = held
+            && !self.in_group
+        {
+            self.reply.take_back(length);
+            if let Some(error) = self.session.withdraw(reason, &mut self.reply) {
+                // A cancel has done its work.
+                self.interrupts.clear_statement();
+                self.reply.error(&error);
+                backend::ready_for_query(&mut self.reply.bytes, self.session.transaction_status());
+                return Ok(());
+            }
+        }
+        Err(End::Fatal(
+            SqlError::fatal(
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                "terminating connection because a commit that the answer depends on is not confirmed",
+            )
+            .with_detail(reason.message()),
+        ))
     }
 
     /// Reads at least one byte more, giving spare memory back first. `need` is the size of the next message as far as

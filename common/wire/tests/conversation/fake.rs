@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BufMut;
 use towline_access::session::{SessionHandle, SessionRegistry, SessionState};
 use towline_base::scram::ScramSecret;
-use towline_base::{Lsn, LsnPublisher, LsnWait, LsnWatch, SqlState};
+use towline_base::{Lsn, LsnPublisher, LsnWatch, SqlState};
 use towline_sql::{
     CommandTag, CopyShape, RowDescription, RowSink, SessionParams, SqlError, StatementDescription, Timeouts,
 };
@@ -29,6 +29,8 @@ pub struct World {
     pub copied: AtomicUsize,
     pub most_buffered: AtomicUsize,
     pub depends_on: AtomicUsize,
+    /// An answer may be taken back.
+    pub withdraws: AtomicBool,
     /// Sessions that ended inside a transaction.
     pub rolled_back: AtomicUsize,
 }
@@ -47,6 +49,7 @@ impl World {
             copied: AtomicUsize::new(0),
             most_buffered: AtomicUsize::new(0),
             depends_on: AtomicUsize::new(0),
+            withdraws: AtomicBool::new(false),
             rolled_back: AtomicUsize::new(0),
         });
         (world, publisher)
@@ -114,7 +117,7 @@ pub struct Fake {
 }
 
 pub struct FakeWait {
-    wait: LsnWait,
+    wait: Pin<Box<dyn Future<Output = ()> + Send>>,
     lock: bool,
     world: Arc<World>,
 }
@@ -122,7 +125,7 @@ pub struct FakeWait {
 impl Future for FakeWait {
     type Output = Result<(), SqlError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.wait).poll(cx).map(|_| Ok(()))
+        self.wait.as_mut().poll(cx).map(Ok)
     }
 }
 
@@ -176,6 +179,27 @@ impl Fake {
                 self.status = b'I';
                 out.command_complete(&CommandTag::Word("ROLLBACK"));
             }
+            ["seen", lsn] => {
+                let lsn = lsn.parse().unwrap();
+                self.world.depends_on.store(lsn, Ordering::SeqCst);
+                out.parameter_status("seen", "yes");
+                out.command_complete(&CommandTag::Word("SEEN"));
+            }
+            ["timeout", ms] => {
+                self.world
+                    .statement_ms
+                    .store(ms.parse().unwrap(), Ordering::SeqCst);
+                out.command_complete(&CommandTag::Word("SET"));
+            }
+            ["sleep", ms] => {
+                self.doing = Doing::Waiting;
+                let time = Duration::from_millis(ms.parse().unwrap());
+                return Ok(Outcome::Wait(FakeWait {
+                    wait: Box::pin(tokio::time::sleep(time)),
+                    lock: false,
+                    world: Arc::clone(&self.world),
+                }));
+            }
             ["rows", n] => {
                 self.doing = Doing::Rows {
                     left: n.parse().unwrap_or(0),
@@ -185,6 +209,9 @@ impl Fake {
             ["wait"] | ["lock"] => {
                 self.doing = Doing::Waiting;
                 let wait = self.world.visible.wait_for(Lsn(100));
+                let wait = Box::pin(async move {
+                    let _ = wait.await;
+                });
                 let lock = words == ["lock"];
                 return Ok(Outcome::Wait(FakeWait {
                     wait,
@@ -224,7 +251,16 @@ impl Fake {
                 return Err(self.fail(error));
             }
         }
-        self.next(out)
+        Ok(self.ended())
+    }
+
+    /// A statement is over.
+    fn ended(&self) -> Outcome<FakeWait> {
+        if self.statements.is_empty() {
+            Outcome::Complete
+        } else {
+            Outcome::Next
+        }
     }
 }
 
@@ -293,7 +329,7 @@ impl WireSession for Fake {
             return Err(self.fail(error.into()));
         }
         match self.doing {
-            Doing::Nothing => return Ok(Outcome::Complete),
+            Doing::Nothing => return self.next(out),
             Doing::Waiting => out.command_complete(&CommandTag::Word("WAITED")),
             Doing::Spinning => return Ok(Outcome::Yield),
             Doing::Rows { left } => {
@@ -317,7 +353,7 @@ impl WireSession for Fake {
             Doing::Copying { done: true } => out.command_complete(&CommandTag::Rows("COPY", 1)),
         }
         self.doing = Doing::Nothing;
-        self.next(out)
+        Ok(self.ended())
     }
 
     fn interrupt(&mut self, error: SqlError) {
@@ -356,6 +392,16 @@ impl WireSession for Fake {
         }))
     }
 
+    fn hold(&mut self) {}
+
+    fn withdraw(&mut self, reason: &SqlError, _out: &mut dyn RowSink) -> Option<SqlError> {
+        if !self.world.withdraws.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.world.depends_on.store(0, Ordering::SeqCst);
+        Some(self.fail(reason.clone()))
+    }
+
     fn transaction_status(&self) -> u8 {
         self.status
     }
@@ -375,6 +421,11 @@ impl WireSession for Fake {
 
     fn show_wait(&self, wait: Option<&Self::Wait>) {
         let event = wait.map(|_| ("Lock", "scripted"));
+        self.handle.update(|row| row.wait_event = event);
+    }
+
+    fn show_gate(&self, waits: bool) {
+        let event = waits.then_some(("IPC", "scripted"));
         self.handle.update(|row| row.wait_event = event);
     }
 }

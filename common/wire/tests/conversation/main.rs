@@ -314,6 +314,68 @@ async fn a_statement_timeout_reaches_an_answer_that_the_gate_holds() {
     assert_eq!(error_code(&client.until(b'E').await), "08007");
 }
 
+/// The session was ended, though nothing of the answer had left.
+#[tokio::test]
+async fn an_answer_that_the_gate_holds_is_taken_back_and_the_session_goes_on() {
+    let world = world();
+    world.withdraws.store(true, Ordering::SeqCst);
+    let mut client = Client::connect(&world).await;
+    let mut extended_seen = extended("seen 50");
+    extended_seen.extend(sync());
+    for (bytes, answer) in [(query("seen 50"), "SEZ"), (extended_seen.clone(), "12SEZ")] {
+        world.statement_ms.store(20, Ordering::SeqCst);
+        client.send(&bytes).await;
+        let messages = client.until(b'Z').await;
+        assert_eq!(kinds(&messages), answer);
+        assert_eq!(error_code(&messages), "57014");
+        world.statement_ms.store(0, Ordering::SeqCst);
+        assert_eq!(kinds(&ask(&mut client, "rows 1").await), "DCZ");
+    }
+    // By a cancel, in a block, behind the answer to a statement that depends on nothing.
+    let pid = world.registry.rows()[0].pid;
+    ask(&mut client, "begin").await;
+    client.send(&query("rows 1;seen 50")).await;
+    assert!(timeout(Duration::from_millis(20), client.read()).await.is_err());
+    assert_eq!(
+        world.registry.rows()[0].wait_event,
+        Some(("IPC", "scripted")),
+        "it is shown what it waits for"
+    );
+    world.registry.interrupt(pid, Interrupt::Cancel);
+    let messages = client.until(b'Z').await;
+    assert_eq!(
+        (kinds(&messages).as_str(), error_code(&messages).as_str()),
+        ("DCSEZ", "57014")
+    );
+    assert_eq!(messages.last().unwrap().1, b"E");
+    assert_eq!(world.registry.rows()[0].wait_event, None);
+    assert_eq!(kinds(&ask(&mut client, "rollback").await), "CZ");
+}
+
+/// What several statements have answered behind the gate, and what the session cannot take back, ends the session.
+#[tokio::test]
+async fn answers_that_cannot_be_taken_back_end_the_session() {
+    let two = [query("seen 50"), query("rows 1")].concat();
+    let mut flushed = extended("seen 50");
+    flushed.extend(message(b'H', b""));
+    for (bytes, withdraws) in [
+        (query("seen 50"), false),
+        (query("seen 50;rows 1"), true),
+        (two, true),
+        (flushed, true),
+    ] {
+        let world = world();
+        world.withdraws.store(withdraws, Ordering::SeqCst);
+        let mut client = Client::connect(&world).await;
+        world.statement_ms.store(20, Ordering::SeqCst);
+        client.send(&bytes).await;
+        let messages = client.until(b'Z').await;
+        assert_eq!(kinds(&messages), "E");
+        assert_eq!(error_code(&messages), "08007");
+        assert!(matches!(client.server.await.unwrap(), End::Fatal(_)));
+    }
+}
+
 #[tokio::test]
 async fn what_arrives_during_a_wait_is_answered_in_order_after_it() {
     let (world, mut publisher) = World::new(3);
@@ -439,6 +501,28 @@ async fn timers_end_what_takes_too_long() {
     world.idle_ms.store(500, Ordering::SeqCst);
     ask(&mut client, "begin").await;
     assert_eq!(error_code(&client.until(b'Z').await), "25P03");
+}
+
+/// The time that was set when the text came was that of all its statements together.
+#[tokio::test(start_paused = true)]
+async fn each_statement_of_a_text_has_its_own_time() {
+    let mut client = Client::connect(&world()).await;
+    for (text, answer) in [
+        ("timeout 100;sleep 5000", "CEZ"),
+        ("sleep 70;sleep 70", "CCZ"),
+        ("sleep 70;timeout 0;sleep 5000", "CCCZ"),
+        (
+            "sleep 5000;timeout 100;sleep 70;rows 1;sleep 99;sleep 101;rows 1",
+            "CCCDCCEZ",
+        ),
+        ("timeout 0;sleep 5000", "CCZ"),
+    ] {
+        let messages = ask(&mut client, text).await;
+        assert_eq!(kinds(&messages), answer, "{text}");
+        if answer.contains('E') {
+            assert_eq!(error_code(&messages), "57014", "{text}");
+        }
+    }
 }
 
 /// The timer was forgotten when the COPY asked for its data.

@@ -95,7 +95,10 @@ fn damage_of_what_was_released_is_no_end_of_the_log() {
     let killed = disk.after_kill();
     let suffix = format!("{:016X}", end.0 / size);
     let names = killed.read_dir(Path::new("/data/pg_wal")).unwrap();
-    let newest = names.into_iter().rfind(|entry| entry.name.ends_with(&suffix)).unwrap();
+    let newest = names
+        .into_iter()
+        .rfind(|entry| entry.name.ends_with(&suffix))
+        .unwrap();
     let path = Path::new("/data/pg_wal").join(newest.name);
     let file = killed.open(&path, OpenMode::ReadWrite).unwrap();
     // In the commit record's body.
@@ -103,8 +106,13 @@ fn damage_of_what_was_released_is_no_end_of_the_log() {
     let at = end.0 % size - 16;
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
-    let error = Primary::open(&killed.after_kill(), config()).map(|_| ()).unwrap_err();
-    assert!(error.contains("damaged") && error.contains("durable up to"), "{error}");
+    let error = Primary::open(&killed.after_kill(), config())
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        error.contains("damaged") && error.contains("durable up to"),
+        "{error}"
+    );
     let without = killed.after_kill();
     without.remove_file(Path::new(NOTE)).unwrap();
     assert_eq!(shown(&without).unwrap(), (0, 0), "nothing else tells of the loss");

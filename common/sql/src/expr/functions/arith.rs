@@ -210,12 +210,22 @@ fn lsn_shift(position: Lsn, bytes: &Numeric, sign: i128) -> Answer {
     if bytes.is_nan() {
         return Err(invalid(if sign > 0 { "add" } else { "subtract" }));
     }
+    if bytes.is_infinite() {
+        return Err(SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "cannot convert infinity to pg_lsn",
+        ));
+    }
     let moved = bytes
         .to_i128()
-        .and_then(|n| i128::from(position.0).checked_add(sign * n));
+        .and_then(|n| n.checked_mul(sign))
+        .and_then(|n| i128::from(position.0).checked_add(n));
     match moved.and_then(|v| u64::try_from(v).ok()) {
         Some(v) => Ok(Datum::PgLsn(Lsn(v))),
-        None => Err(TypeError::out_of_range("pg_lsn out of range").into()),
+        None => Err(SqlError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "pg_lsn out of range",
+        )),
     }
 }
 
