@@ -161,8 +161,9 @@ impl Node {
             // Who waits for it ends with an error.
             quorum.close();
         }
-        if opened.recover().is_err() {
-            return Ok((engine, None));
+        match opened.recover().map_err(text) {
+            Err(waits) if waits.contains("waits for the quorum") => return Ok((engine, None)),
+            other => other?,
         }
         let mut node = Node::of(opened, clock)?;
         node.hold = Hold::Standbys;
