@@ -19,6 +19,8 @@ pub enum Rule {
     FilesBelowQuorum,
     /// B1: no commit reaches the status log's files before the quorum has its record.
     StatusBelowQuorum,
+    /// B1: the control file names a checkpoint only when the quorum has its record.
+    CheckpointBelowQuorum,
     /// B2: the first record of a timeline is there to be shipped before redo begins.
     RecordBeforeRedo,
     /// B3: a copy of a page waits for the quorum, not the page.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use towline_base::rules::{self, Rule};
 use towline_base::{Lsn, LsnWatch, Vfs, Xid};
 use towline_storage::{StorageError, StorageResult};
 
@@ -196,7 +197,7 @@ impl CsnLog {
             }
             // Memory stays bounded between checkpoints: what the quorum has goes to the file now (and is synced by the checkpoint).
             if paged.dirty_pages() >= MAX_DIRTY_PAGES {
-                match paged.write_dirty(self.quorum.get()) {
+                match paged.write_dirty(self.limit()) {
                     // Nothing is lost: the checkpoint writes it when there is room.
                     Err(error) if !error.is_disk_full() => return Err(error.into()),
                     Ok(_) | Err(_) => {}
@@ -204,6 +205,15 @@ impl CsnLog {
             }
         }
         Ok(())
+    }
+
+    /// No commit above this may reach the file (B1).
+    fn limit(&self) -> Lsn {
+        if rules::is_off(Rule::StatusBelowQuorum) {
+            Lsn::MAX
+        } else {
+            self.quorum.get()
+        }
     }
 
     /// What became of `xid`. One atomic load for a recent one.

@@ -261,7 +261,11 @@ impl Engine {
 
     /// Removes from memory, and later from disk, what committed transactions dropped and aborted ones had created.
     pub(crate) fn unlink_dropped(&self) {
-        let quorum = self.quorum.get();
+        let quorum = if rules::is_off(Rule::FilesBelowQuorum) {
+            Lsn::MAX
+        } else {
+            self.quorum.get()
+        };
         for (lsn, rel) in self.release.take_dropped(quorum) {
             self.storage.unlink_after(lsn, rel);
         }

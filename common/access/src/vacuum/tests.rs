@@ -119,6 +119,30 @@ fn freezing_leaves_no_xid_behind() {
     assert_eq!(rig.rows(&t), expected);
 }
 
+/// The catalog would say that nobody asks for the outcome of a transaction any more which rows still name.
+#[test]
+fn xids_that_stay_in_rows_hold_back_the_tables_oldest() {
+    let rig = Rig::new();
+    let t = table(20_000, true, 100);
+    rig.make_table(&t);
+    let mut txn = rig.begin();
+    let tid = insert(&mut txn, &t, (100, 0));
+    let inserter = txn.xid().unwrap();
+    commit(txn);
+    fill(&rig, &t, 10);
+    assert_eq!(vacuum(&rig, &t, false).oldest_unfrozen, inserter);
+    assert_eq!(vacuum(&rig, &t, true).oldest_unfrozen, rig.engine.next_xid());
+    // Deleted, while somebody sees it.
+    let mut old = rig.begin_repeatable();
+    assert_eq!(rows(&mut old, &t).len(), 11);
+    let mut txn = rig.begin();
+    delete(&mut txn, &t, tid);
+    let deleter = txn.xid().unwrap();
+    commit(txn);
+    assert_eq!(vacuum(&rig, &t, true).oldest_unfrozen, deleter);
+    assert_eq!(rows(&mut old, &t).len(), 11);
+}
+
 #[test]
 fn every_change_of_a_row_takes_its_pages_bits() {
     let rig = Rig::new();
@@ -159,6 +183,28 @@ fn every_change_of_a_row_takes_its_pages_bits() {
     assert_eq!(check_map(&rig.engine, &t), (pages, pages));
     assert_eq!(vacuum(&rig, &t, false).live_rows, 400);
     assert_eq!(rig.rows(&t).len(), 400);
+}
+
+/// Redo clears the bits again, so only a start that redoes nothing of the change tells whether the map was written with it.
+#[test]
+fn bits_that_a_change_takes_are_on_disk_with_the_next_checkpoint() {
+    let rig = Rig::new();
+    let t = table(20_000, true, 100);
+    rig.make_table(&t);
+    let tids = fill(&rig, &t, 400);
+    let pages = rig.engine.storage().nblocks(t.node, ForkKind::Main).unwrap();
+    vacuum(&rig, &t, true);
+    let checkpoint = || {
+        let wait = rig.engine.checkpoint().unwrap();
+        assert!(wait.block(std::time::Duration::from_secs(20)).unwrap());
+    };
+    checkpoint();
+    let mut txn = rig.begin();
+    delete(&mut txn, &t, tids[0]);
+    commit(txn);
+    checkpoint();
+    let rig = Rig::open(rig.crash());
+    assert_eq!(check_map(&rig.engine, &t), (pages - 1, pages - 1));
 }
 
 #[test]

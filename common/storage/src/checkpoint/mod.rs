@@ -32,6 +32,7 @@ use crate::recovery::Replayer;
 use crate::storage::Storage;
 use report::{Report, WalFiles};
 use towline_base::clock::POSTGRES_EPOCH_UNIX_SECONDS;
+use towline_base::rules::{self, Rule};
 use towline_base::{Clock, Lsn, LsnPublisher, LsnWatch, Moment, Next, TimelineNumber};
 use towline_wal::SegmentDir;
 use towline_wal::records::xlog::{CheckPoint, XlogOp};
@@ -375,7 +376,7 @@ impl Checkpointer {
 
     fn finish(&mut self, now: Moment, run: Box<Run>) -> StorageResult<Next> {
         let quorum = self.storage.quorum().get();
-        if quorum < run.info.end {
+        if quorum < run.info.end && !rules::is_off(Rule::CheckpointBelowQuorum) {
             let end = run.info.end;
             self.phase = Phase::Logged { run };
             return Ok(self.wait(now, FlushState::NeedsQuorum(end)));

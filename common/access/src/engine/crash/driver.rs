@@ -35,6 +35,8 @@ impl Promise {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Commit(CommitLevel),
+    /// Commits, and nobody waits for the answer.
+    Unanswered(CommitLevel),
     Rollback,
 }
 
@@ -56,7 +58,11 @@ pub(super) struct Driver {
 impl Driver {
     /// Starts on a disk, whose state becomes what is promised.
     pub(super) fn start(vfs: &CrashVfs) -> Result<Driver, Failure> {
-        let node = Node::start(vfs)?;
+        Driver::of(Node::start(vfs)?)
+    }
+
+    /// Works on a node, whose state becomes what is promised.
+    pub(super) fn of(node: Node) -> Result<Driver, Failure> {
         let state = node.contents()?;
         let promise = Promise {
             sure: Arc::new(state.clone()),
@@ -84,15 +90,19 @@ impl Driver {
 
     /// Ends a transaction that has made `after` of the state.
     fn end(&mut self, mut txn: Transaction, after: State, end: End) -> Result<(), Failure> {
-        let End::Commit(level) = end else {
-            txn.rollback();
-            return self.settle();
+        let (level, is_answered) = match end {
+            End::Commit(level) => (level, level != CommitLevel::Off),
+            End::Unanswered(level) => (level, false),
+            End::Rollback => {
+                txn.rollback();
+                return self.settle();
+            }
         };
         // From here on it may become durable, but nobody knows yet.
         self.promise.lock().maybe.push(Arc::new(after.clone()));
         let lsn = self.node.drive(&mut txn, |txn| txn.commit(level))?;
         drop(txn);
-        if level != CommitLevel::Off {
+        if is_answered {
             self.node.await_now(self.node.engine.release().wait(lsn, level))?;
             *self.promise.lock() = Promise {
                 sure: Arc::new(after.clone()),

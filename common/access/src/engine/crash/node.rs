@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use towline_base::vfs::CrashVfs;
-use towline_base::{Clock, ManualClock, Next, TimelineNumber};
+use towline_base::{Clock, Lsn, LsnPublisher, ManualClock, Next, TimelineNumber};
 use towline_storage::checkpoint::PrimarySide;
 use towline_storage::{CheckpointSettings, CheckpointSource, Checkpointer};
 use towline_types::Datum;
@@ -13,7 +14,7 @@ use towline_wal::{CheckedManagers, ImagePolicy, PermitIssuer, WalTuning};
 
 use crate::catalog::Table;
 use crate::ddl::verify_table;
-use crate::engine::{Engine, EngineConfig, QuorumMode};
+use crate::engine::{Engine, EngineConfig, OpenedPrimary, QuorumMode};
 use crate::heap::HeapScan;
 use crate::testing;
 use crate::{Step, Transaction, TxnOptions, Wait, toast};
@@ -86,32 +87,91 @@ pub(super) fn is_large(table: &Table) -> bool {
         .is_some_and(|column| &*column.name == "large")
 }
 
-/// A primary alone, recovered and open.
+/// What keeps the quorum from moving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// It moves with the log.
+    Nothing,
+    /// The log is not flushed here.
+    Flush,
+    /// The log is flushed here, and the standbys are away.
+    Standbys,
+}
+
+/// The commit quorum in the hands of a test, which stands for the primary role.
+struct Standbys {
+    quorum: LsnPublisher,
+    written: LsnPublisher,
+}
+
+/// A primary, recovered and open: alone, or with standbys that have at once what is durable here, while nothing holds them.
 pub(super) struct Node {
     pub(super) engine: Arc<Engine>,
+    pub(super) hold: Hold,
+    standbys: Option<Mutex<Standbys>>,
     checkpointer: Checkpointer,
     clock: Arc<ManualClock>,
     _permits: Arc<PermitIssuer>,
 }
 
 impl Node {
-    /// Starts on a disk, as after a crash.
+    /// Starts alone on a disk, as after a crash.
     pub(super) fn start(vfs: &CrashVfs) -> Result<Node, Failure> {
         Node::start_with(vfs, 0)
     }
 
     /// The same, with so many appliers in its recovery.
     pub(super) fn start_with(vfs: &CrashVfs, appliers: usize) -> Result<Node, Failure> {
+        Node::start_as(vfs, appliers, QuorumMode::Alone)
+    }
+
+    /// The same, as the primary of standbys that are there, or alone.
+    pub(super) fn start_as(vfs: &CrashVfs, appliers: usize, mode: QuorumMode) -> Result<Node, Failure> {
         let config = EngineConfig {
             recovery_appliers: appliers,
             ..config()
         };
         let clock = Arc::new(ManualClock::new(0));
-        let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let mut opened = Engine::open_primary(vfs.shared(), Arc::clone(&shared), config, QuorumMode::Alone)
-            .map_err(text)?;
-        opened.wal.flush_here(opened.first_record_end);
+        let mut opened =
+            Engine::open_primary(vfs.shared(), Arc::clone(&clock) as _, config, mode).map_err(text)?;
+        let flush = opened.wal.flush_here(opened.first_record_end);
+        if let Some((quorum, written)) = &mut opened.quorum {
+            quorum.advance(flush);
+            written.advance(flush);
+            opened.engine.release().advance(flush, flush, flush);
+        }
         opened.recover().map_err(text)?;
+        Node::of(opened, clock)
+    }
+
+    /// Comes back as the primary of standbys that are away. `None` when its redo does not end without them: all is done that may be.
+    pub(super) fn start_without_standbys(vfs: &CrashVfs) -> Result<(Arc<Engine>, Option<Node>), Failure> {
+        let clock = Arc::new(ManualClock::new(0));
+        let mut opened = Engine::open_primary(
+            vfs.shared(),
+            Arc::clone(&clock) as _,
+            config(),
+            QuorumMode::Managed,
+        )
+        .map_err(text)?;
+        let flush = opened.wal.flush_here(opened.first_record_end);
+        let engine = Arc::clone(&opened.engine);
+        if let Some((quorum, written)) = &mut opened.quorum {
+            engine.release().advance(flush, written.get(), quorum.get());
+            // Who waits for it ends with an error.
+            quorum.close();
+        }
+        match opened.recover().map_err(text) {
+            Err(waits) if waits.contains("waits for the quorum") => return Ok((engine, None)),
+            other => other?,
+        }
+        let mut node = Node::of(opened, clock)?;
+        node.hold = Hold::Standbys;
+        Ok((engine, Some(node)))
+    }
+
+    fn of(mut opened: OpenedPrimary, clock: Arc<ManualClock>) -> Result<Node, Failure> {
+        let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let engine = Arc::clone(&opened.engine);
         let writer = engine.writer().map_err(text)?;
         let segments = Arc::clone(writer.wal.segments());
@@ -138,22 +198,46 @@ impl Node {
             shared,
             settings,
         );
+        let standbys = opened
+            .quorum
+            .take()
+            .map(|(quorum, written)| Standbys { quorum, written });
         Ok(Node {
             engine,
+            hold: Hold::Nothing,
+            standbys: standbys.map(Mutex::new),
             checkpointer,
             clock,
             _permits: opened.permits,
         })
     }
 
-    /// Makes everything durable that is logged.
+    /// Makes everything durable that is logged, as far as nothing holds it.
     pub(super) fn flush(&self) -> Result<(), Failure> {
+        if self.hold == Hold::Flush {
+            return Ok(());
+        }
         let wal = &self.engine.writer().map_err(text)?.wal;
         let wanted = wal.insert_lsn();
-        if wal.flush_here(wanted) < wanted {
+        let flush = wal.flush_here(wanted);
+        if flush < wanted {
             return Err("the log could not be flushed".to_owned());
         }
+        self.acknowledge(flush);
         Ok(())
+    }
+
+    /// The standbys, where there are some, have the log up to here, if nothing holds them; commits are released.
+    fn acknowledge(&self, flush: Lsn) {
+        let Some(standbys) = &self.standbys else { return };
+        let mut standbys = standbys.lock();
+        if self.hold == Hold::Nothing {
+            standbys.quorum.advance(flush);
+            standbys.written.advance(flush);
+        }
+        let (quorum, written) = (standbys.quorum.get(), standbys.written.get());
+        drop(standbys);
+        self.engine.release().advance(flush, written, quorum);
     }
 
     /// Runs a step to its end; what it waits for is brought about here, as there are no threads.
@@ -186,22 +270,43 @@ impl Node {
 
     /// Runs a checkpoint to its end.
     pub(super) fn checkpoint(&mut self) -> Result<(), Failure> {
+        match self.try_checkpoint(10_000)? {
+            true => Ok(()),
+            false => Err("the checkpoint does not end".to_owned()),
+        }
+    }
+
+    /// So many steps of a checkpoint; whether it ended.
+    pub(super) fn try_checkpoint(&mut self, steps: usize) -> Result<bool, Failure> {
         let target = self.engine.insert_lsn().map_err(text)?;
         let _wait = self.checkpointer.requests().request(target);
-        for _ in 0..10_000 {
+        self.run_checkpointer(steps, target)
+    }
+
+    /// So many steps of the shutdown checkpoint; whether it ended.
+    pub(super) fn try_shutdown(&mut self, steps: usize) -> Result<bool, Failure> {
+        self.checkpointer.requests().shut_down();
+        self.run_checkpointer(steps, Lsn::MAX)
+    }
+
+    fn run_checkpointer(&mut self, steps: usize, target: Lsn) -> Result<bool, Failure> {
+        for _ in 0..steps {
             if let Next::Stop = self.checkpointer.step(self.clock.now()) {
-                let why = self.engine.storage().stop_reason();
-                return Err(format!("the storage has stopped: {why:?}"));
+                return match self.engine.storage().stop_reason() {
+                    // After a shutdown's.
+                    None => Ok(true),
+                    Some(why) => Err(format!("the storage has stopped: {why}")),
+                };
             }
             if self.checkpointer.waits_for().is_some() {
                 self.flush()?;
             }
             if self.checkpointer.requests().finished().get() >= target {
-                return Ok(());
+                return Ok(true);
             }
             self.clock.advance(Duration::from_millis(1));
         }
-        Err("the checkpoint does not end".to_owned())
+        Ok(false)
     }
 
     pub(super) fn table(&self, name: &str) -> Result<Option<Arc<Table>>, Failure> {
@@ -212,27 +317,31 @@ impl Node {
         Ok(found.cloned())
     }
 
-    /// All that users have, each page of it read with its checksum, each index checked against its table.
     pub(super) fn contents(&self) -> Result<State, Failure> {
-        let view = self.engine.catalog().shared(&self.engine).map_err(text)?;
-        let mut state = State::new();
-        let mut txn = self.begin()?;
-        for table in view.tables().filter(|table| is_users(table)) {
-            let rows = rows(&mut txn, table)?;
-            txn.begin_statement();
-            verify_table(&mut txn, table).map_err(|error| format!("table {}: {error}", table.name))?;
-            testing::check_map(&self.engine, table);
-            if let Some(toast) = &table.toast {
-                testing::check_map(&self.engine, toast);
-            }
-            let contents = Contents {
-                rows,
-                indexes: table.indexes.len(),
-            };
-            state.insert(table.name.to_string(), contents);
-        }
-        Ok(state)
+        contents(&self.engine)
     }
+}
+
+/// All that users have, each page of it read with its checksum, each index checked against its table.
+pub(super) fn contents(engine: &Arc<Engine>) -> Result<State, Failure> {
+    let view = engine.catalog().shared(engine).map_err(text)?;
+    let mut state = State::new();
+    let mut txn = engine.begin(TxnOptions::default()).map_err(text)?;
+    for table in view.tables().filter(|table| is_users(table)) {
+        let rows = rows(&mut txn, table)?;
+        txn.begin_statement();
+        verify_table(&mut txn, table).map_err(|error| format!("table {}: {error}", table.name))?;
+        testing::check_map(engine, table);
+        if let Some(toast) = &table.toast {
+            testing::check_map(engine, toast);
+        }
+        let contents = Contents {
+            rows,
+            indexes: table.indexes.len(),
+        };
+        state.insert(table.name.to_string(), contents);
+    }
+    Ok(state)
 }
 
 fn is_users(table: &Table) -> bool {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use towline_base::rules::{Rule, RuleOff};
 use towline_base::vfs::{CrashVfs, Unsynced};
-use towline_base::{Lsn, LsnWatch, OpenMode, Vfs};
+use towline_base::{Lsn, LsnWatch, OpenMode, TimelineId, Vfs};
 use towline_storage::CheckpointParticipant;
 use towline_types::Datum;
 use towline_wal::format::SegmentSize;
 use towline_wal::{ReadOutcome, TimelineHistory, WalReader, WalSource};
 
 use super::driver::{COMMIT, Driver};
-use super::node::{Failure, Node, find, long, text};
+use super::node::{Failure, Node, config, find, long, text};
 use crate::bootstrap::WAL_DIR;
 use crate::catalog::Table;
 use crate::ops::InsertOp;
@@ -102,7 +102,7 @@ fn without_that_rule_an_older_snapshot_would_see_the_commit() {
     assert!(!an_older_snapshot_stays_as_it_was().unwrap());
 }
 
-fn wal_dir() -> PathBuf {
+pub(super) fn wal_dir() -> PathBuf {
     Path::new("/data").join(WAL_DIR)
 }
 
@@ -118,12 +118,10 @@ fn copy_log(from: &CrashVfs, to: &CrashVfs) {
     to.sync_dir(&wal_dir()).unwrap();
 }
 
-/// A standby on this disk replays the log there up to its end, along the timeline of `primary`.
-fn replayed(disk: &CrashVfs, primary: &Engine) -> Result<Arc<Engine>, Failure> {
-    let timeline = primary.storage().control().get().timeline;
+/// A standby on this disk replays the log there, along this timeline, up to its end, which is at or behind `end`.
+pub(super) fn replayed(disk: &CrashVfs, timeline: TimelineId, end: Lsn) -> Result<Arc<Engine>, Failure> {
     let (_quorum, watch) = LsnWatch::new(Lsn::MAX);
-    let config = primary.config().clone();
-    let standby = Engine::open_standby(disk.shared(), clock(), config, watch).map_err(text)?;
+    let standby = Engine::open_standby(disk.shared(), clock(), config(), watch).map_err(text)?;
     let control = standby.storage().control().get();
     let history = TimelineHistory::read_of(disk, &wal_dir(), timeline).map_err(text)?;
     let source = WalSource {
@@ -140,7 +138,7 @@ fn replayed(disk: &CrashVfs, primary: &Engine) -> Result<Arc<Engine>, Failure> {
             Step::Wait(wait) => return Err(format!("replay waits for {:?}", wait.kind())),
         }
     }
-    if reader.position() < primary.storage().quorum().get() {
+    if reader.position() < end {
         return Err("the log was not replayed to its end".to_owned());
     }
     Ok(standby)
@@ -163,9 +161,10 @@ fn a_torn_page_heals_on_the_new_timeline() -> Result<bool, Failure> {
     // The election: S1 wins, with all of the log.
     let mut promoted = Driver::start(&first)?;
     promoted.change("t", &[(1, Some(11))], COMMIT)?;
-    let timeline = promoted.node.engine.storage().control().get().timeline;
+    let storage = promoted.node.engine.storage();
+    let (timeline, end) = (storage.control().get().timeline, storage.quorum().get());
     copy_log(&first.look(|moment| moment.after_kill()), &second);
-    let standby = replayed(&second, &promoted.node.engine)?;
+    let standby = replayed(&second, timeline, end)?;
     standby
         .storage()
         .control()
@@ -176,7 +175,7 @@ fn a_torn_page_heals_on_the_new_timeline() -> Result<bool, Failure> {
     drop(pages);
     for seed in 0..12 {
         let torn = second.look(|moment| moment.disks(&[Unsynced::Torn(512)], seed).remove(0).1);
-        if replayed(&torn, &promoted.node.engine).is_err() {
+        if replayed(&torn, timeline, end).is_err() {
             return Ok(false);
         }
     }
