@@ -119,5 +119,5 @@ fn damage_of_what_was_released_is_no_end_of_the_log() {
 }
 
 fn config_segment_size(primary: &Primary) -> u64 {
-    u64::from(primary.opened.storage.control().get().segment_size)
+    primary.opened.storage.control().get().segment_size
 }
